@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -102,6 +103,21 @@ class UnitScan(Result):
     most_negative: tuple[Example, ...]
     classes: Mapping[str, int]
     signed: bool
+
+    def over_range(self, count: int) -> tuple[Example, ...]:
+        """Examples of the whole range of activation, strongest first: from each band in turn, an image once.
+
+        The top activating images show what a unit is at its best; what it is at middling strength may be another thing.
+
+        Args:
+            count: at most so many.
+        """
+        chosen: dict[int, Example] = {}
+        for row in zip_longest(*(band.examples for band in reversed(self.bands))):
+            for example in row:
+                if example is not None and len(chosen) < count:
+                    chosen.setdefault(example.image, example)
+        return tuple(sorted(chosen.values(), key=lambda example: -example.value))
 
     def describe(self, examples: int | None = None) -> dict[str, Any]:
         """Ready for JSON, with at most so many examples of a kind."""

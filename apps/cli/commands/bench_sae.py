@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
@@ -18,6 +19,7 @@ from apps.images import open_sources
 
 if TYPE_CHECKING:
     from sae.evaluation.trust.metric_table import MetricTable
+    from zoo.images.sources import Images
 
 OWN = "scenes-labels"
 LAYERS = ("mixed3a", "mixed3b", "mixed4a", "mixed4b")
@@ -30,14 +32,16 @@ class BenchSAE(ImageOptions):
 
     Controls are SAEs with a frozen random encoder or decoder, untrained, trained on shuffled activations or on the
     network with random weights, and the channels, principal and independent components, nonnegative components and
-    clusters of the activations, all as sparse. Every metric is measured on held-out images. The table has, of each
-    metric and control, the probability that a trained SAE of the same layer scores higher: .5 is chance. With --out:
+    clusters of the activations, all as sparse. Every metric is measured on held-out images; absorption and splitting on
+    planted families of features, which dictionaries of each kind are trained on as well. The table has, of each metric
+    and control, the probability that a trained SAE of the same layer scores higher: .5 is chance. With --out:
     bench_sae.json and a figure, metrics.png.
 
     Example:
         circuits bench sae --quick
         circuits bench sae scenes/mixed3b scenes/mixed4a --judge scenes-labels --seeds 3
         circuits bench sae googlenet-bvlc/mixed4c --images photos --latents 2048 --k 32 --seeds 3 --out bench
+        circuits bench sae googlenet-bvlc/mixed4c --images photos --annotated cars --annotations parts.json
     """
 
     files: ClassVar[tuple[str, ...]] = ("metrics.png",)
@@ -46,6 +50,10 @@ class BenchSAE(ImageOptions):
     """Layers of one model: model/layer. By default four of the embedded scenes-labels, judged by scenes."""
     judge: str | None = None
     """Another network, in whose eyes the top images of a latent are alike or not; by default the model itself."""
+    annotated: Path | None = None
+    """Other images, whose parts are annotated: for the metrics of parts, where those of --images have none."""
+    annotations: Path | None = None
+    """COCO file with the outlines of the parts in the images of --annotated."""
     held_out: float = 0.4
     """Share of the images that nothing is trained on."""
     architecture: str = "topk"
@@ -59,13 +67,17 @@ class BenchSAE(ImageOptions):
     seeds: int = 5
     """Dictionaries of each kind at each layer."""
     steps: int = 600
-    """Steps of each training, of 1,024 positions."""
+    """Steps of each training."""
+    batch_size: int = 1024
+    """Positions per step."""
+    predicted: int | None = None
+    """Held-out images on which the network predicts with each dictionary in place; by default all."""
     quick: bool = False
     """Two seeds, two layers, short trainings: a look, no result."""
 
     def run(self, session: Session) -> CommandResult:
         """The table."""
-        self.check_least("latents", "k", "steps")
+        self.check_least("latents", "k", "steps", "batch_size", "predicted")
         self.check_least("seeds", least=2)
         model, units = self.units_of(self.addresses or tuple(f"{OWN}/{layer}" for layer in LAYERS))
         if any(unit.index is not None for unit in units):
@@ -90,16 +102,26 @@ class BenchSAE(ImageOptions):
         judge = self.judge or (None if self.addresses else "scenes")
         with session.progress("dictionaries") as report:
             result = metric_table(
-                model, layers[:2] if self.quick else layers, training, held_out,
+                model, layers[:2] if self.quick else layers, training, held_out, annotated_images=self._annotated(),
                 judge=None if judge is None else load(judge, device=self.device), configs=self._config,
                 controls=self.controls or CONTROLS, seeds=2 if self.quick else self.seeds,
-                steps=min(self.steps, 150) if self.quick else self.steps, seed=self.seed, **reporting(report),
+                steps=min(self.steps, 150) if self.quick else self.steps, batch_size=self.batch_size,
+                predicted=self.predicted, scaling=True, planted=True, seed=self.seed, **reporting(report),
             )  # fmt: skip
 
         def show(console: Console) -> None:
             show_table(console, result)
 
         return CommandResult(result.describe(), show, figures(metrics=result.plot))
+
+    def _annotated(self) -> Images | None:
+        if (self.annotated is None) != (self.annotations is None):
+            raise UsageError("--annotated, a folder of images, and --annotations, a COCO file, go together")
+        if self.annotated is None or self.annotations is None:
+            return None
+        from zoo.images.coco import open_annotated
+
+        return open_annotated(self.annotated, self.annotations)
 
     def _config(self, d: int) -> Any:
         from sae.architectures.base import ARCHITECTURES, config_from_dict

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 @command(group="Sparse autoencoders", order=30, summary="top activating examples of latents, on a page")
 @dataclass(frozen=True, kw_only=True)
 class ShowFeatures(OtherInputs):
-    """Show the top activating examples of an SAE's latents: a random sample of those that are ever active, or those
-    named. With --dossiers each gets a page of its own: histogram, examples from strong to weak, incoming and outgoing
-    weights, and nearby latents.
+    """Show the top activating examples of an SAE's latents, and examples over their whole range of activation: of a
+    random sample of those that are ever active, or of those named. With --dossiers each gets a page of its own:
+    histogram, examples from strong to weak, incoming and outgoing weights, and nearby latents.
 
     With --channel a channel of the layer is decomposed instead: which latents write to it, each with its own examples.
 
@@ -58,7 +58,7 @@ class ShowFeatures(OtherInputs):
     channel: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
     """Number of a channel to decompose; may be repeated."""
     examples: int = 9
-    """Images shown of each."""
+    """Images shown of each: so many of the strongest, and so many over the whole range of activation."""
     dossiers: tyro.conf.FlagCreatePairsOff[bool] = False
     """A page for each latent."""
     visualize: int = 0

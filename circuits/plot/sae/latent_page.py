@@ -1,4 +1,4 @@
-"""A page of latents: each with its top activating images."""
+"""A page of latents: each with its top activating images, and with others over the whole range of its activation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def latents_page(
         scan: of `circuits.scan`.
         space: the layer or basis, `mixed4c~sae`.
         indices: which of its units.
-        examples: images shown of each.
+        examples: images shown of each, of the strongest and again over the whole range.
         links: address -> page of a unit, relative to this one.
         command, python: what reproduces the page.
         images: the scanned images, where they are not where they were.
@@ -42,6 +42,8 @@ def latents_page(
     units = [layer.unit(i) for i in indices]
     opened = scan.images(images, check=False)
     live = layer.active_images > 0
+    ranges = {u.unit: u.over_range(examples) for u in units}
+    groups = {u.unit: u.top[:examples] for u in units} | {f"{unit} range": some for unit, some in ranges.items()}
     facts = [
         ("units", f"{len(layer):,}"),
         ("active on any image", f"{int(live.sum()):,}"),
@@ -55,7 +57,8 @@ def latents_page(
         layer=space.partition("~")[0],
         facts=facts,
         units=units,
-        crops=crops.cut_examples({u.unit: u.top[:examples] for u in units}, opened, scan.input_spec),
+        ranges=ranges,
+        crops=crops.cut_examples(groups, opened, scan.input_spec),
         classes_of=_classes,
         links=links or {},
         examples=examples,

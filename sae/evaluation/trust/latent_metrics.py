@@ -1,13 +1,14 @@
 """Metrics of single latents on images, as plain functions on tensors.
 
-`monosemanticity`, `spatial_coherence`, `sparse_probing` and `kept_classes` are M5, M1, M4 and M3 of ViSAEBench 0.1, and
-equal to them on the same tensors; `sparse_probing` with `ranked_on="all"`.
+`monosemanticity`, `spatial_coherence`, `sparse_probing` and `kept_classes` are M5, M1, M4 and M3 of ViSAEBench 0.1,
+`cross_domain` and `absorption_rate` M6 and M7, and equal to them on the same tensors; `sparse_probing` with
+`ranked_on="all"`. (M2 is the FVU of `sae.metrics`, but for its variance: about one mean of all numbers.)
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -184,6 +185,79 @@ def kept_classes(acts: Tensor, again: Tensor, labels: Tensor, *, test: float = 0
     tried = [(x[held_out], y[held_out]), (again.float().cpu().numpy()[held_out], y[held_out])]
     before, after = _accuracy(x[rows], y[rows], tried, 1000)
     return after / before if before else 0.0
+
+
+def absorption_rate(
+    acts: Tensor, labels: Tensor, groups: Mapping[str, Sequence[int]], *, top: int = 10, gap: float = 0.1
+) -> float:
+    """Share of the classes in groups of similar classes that count as absorbed, by ViSAEBench's two signs.
+
+    A class is absorbed when four latents tell it from its siblings better than one by an F1 of more than `gap`, or when
+    the `top` latents of its mean activation and those of its group overlap by more than half. Both are met without any
+    absorption: the first by every class that takes two latents, measured on the images that the probes are fitted on.
+    `sae.evaluation.trust.planted` measures what the name says, where it can be known.
+
+    Args:
+        acts: `(N, m)`; labels: `(N,)` class of each image.
+        groups: name -> classes that are similar, three at least.
+
+    Returns:
+        NaN where no group has ten images, or no class three of them, and three others.
+    """
+    from sklearn.feature_selection import f_classif
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+
+    _images(acts, len(labels), "labels")
+    x, y = acts.float().cpu().numpy(), labels.long().cpu().numpy()
+    absorbed = []
+    for classes in groups.values():
+        own, of = x[np.isin(y, classes)], y[np.isin(y, classes)]
+        if len(classes) < 3 or len(own) < 10:
+            continue
+        common = set(np.argsort(own.mean(axis=0))[-top:])
+        for number in classes:
+            truth = (of == number).astype(np.int64)
+            if min(truth.sum(), (1 - truth).sum()) < 3:
+                continue
+            mine = set(np.argsort(own[truth == 1].mean(axis=0))[-top:])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of latents that never vary
+                order = np.argsort(np.nan_to_num(f_classif(own, truth)[0], nan=-np.inf))[::-1]
+                scores = []
+                for size in (1, 4):
+                    some = own[:, order[:size]]
+                    fit = LogisticRegression(max_iter=500, C=1.0).fit(some, truth)
+                    scores.append(f1_score(truth, fit.predict(some), zero_division=0.0))
+            absorbed.append(scores[1] - scores[0] > gap or len(mine & common) / len(mine | common) > 0.5)
+    return float(np.mean(absorbed)) if absorbed else float("nan")
+
+
+def cross_domain(
+    acts: Tensor, others: Tensor, labels: Tensor, unexplained: float, *, seed: int = 42
+) -> dict[str, float]:
+    """How a dictionary does on images of another kind than it was trained on.
+
+    Args:
+        acts: `(N, m)` latents of images like those of the training; others: `(n, m)` of the other images.
+        labels: `(n,)` class of each of the others.
+        unexplained: FVU of the dictionary there. (ViSAEBench's has the variance about one mean of all numbers.)
+        seed: of the images that a probe of ten latents is tested on.
+
+    Returns:
+        "reconstruction": 1 - FVU, from 0 to 1. "coverage": share of the latents active on the first images that are
+        active on some other, too. "overlap": those active on both, as a share of those active on either. "probing":
+        held-out accuracy of ten latents. "mean": of the four.
+    """
+    first, second = (rows.max(dim=0).values > 0 for rows in (acts, others))
+    both, either = int((first & second).sum()), int((first | second).sum())
+    values = {
+        "reconstruction": min(1.0, max(0.0, 1 - unexplained)),
+        "coverage": both / int(first.sum()) if bool(first.any()) else 1.0,
+        "overlap": both / either if either else 0.0,
+        "probing": sparse_probing(others, labels, (min(10, others.shape[1]),), seed=seed)[min(10, others.shape[1])],
+    }
+    return {**values, "mean": sum(values.values()) / len(values)}
 
 
 def _split(y: np.ndarray, test: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import process_time
@@ -14,7 +15,7 @@ from torch import Tensor
 from circuits.common.provenance import provenance
 from circuits.common.untrained import untrained
 from circuits.network.model import Model
-from sae.architectures.base import SAE, SAEConfig, build
+from sae.architectures.base import SAEConfig
 from sae.architectures.topk import TopK
 from sae.checks import whole
 from sae.data.activations import collect, fitting
@@ -22,10 +23,11 @@ from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
 from sae.evaluation.controls.decompositions import DECOMPOSITIONS, decompose
 from sae.evaluation.controls.dictionary import Dictionary
+from sae.evaluation.controls.untrained import untrained_sae
 from sae.evaluation.metrics import matched_cosine
 from sae.evaluation.trust.held_out import METRICS, HeldOut, held_out
+from sae.evaluation.trust.planted import Families, planted_metrics
 from sae.seeding import CONTROL, generator
-from sae.training.input_normalization import statistics_of
 from sae.training.schedule import short_lr
 from sae.training.train import train
 from zoo.common.checks import one_of
@@ -41,6 +43,8 @@ CONTROLS = (
     *DECOMPOSITIONS,
 )  # fmt: skip
 """Controls of a trained SAE; see `metric_table`."""
+PLANTED = "planted families"
+"""Stands for the layer of dictionaries of planted features."""
 LEAST_IMAGES = 10
 TRUSTED = 0.95
 """AUROC from which a metric is said to tell trained dictionaries from a control."""
@@ -92,7 +96,7 @@ class MetricTable(Result):
 
     def mean(self, metric: str, kind: str) -> float:
         """Mean of a metric over layers and seeds, of those that have it; NaN where none has."""
-        values = [v for layer in self.layers for v in self.values(metric, kind, layer) if v == v]
+        values = [v for layer in (*self.layers, PLANTED) for v in self.values(metric, kind, layer) if v == v]
         return sum(values) / len(values) if values else float("nan")
 
     def auroc(self, metric: str, control: str, layer: str | None = None) -> float:
@@ -108,7 +112,8 @@ class MetricTable(Result):
         """
         one_of("control", control, CONTROLS, error=SAEError)
         if layer is None:
-            each = [value for name in self.layers if (value := self.auroc(metric, control, name)) == value]
+            layers = (*self.layers, PLANTED)
+            each = [value for name in layers if (value := self.auroc(metric, control, name)) == value]
             return sum(each) / len(each) if each else float("nan")
         high = torch.tensor(self.values(metric, TRAINED, layer), dtype=torch.float64)
         low = torch.tensor(self.values(metric, control, layer), dtype=torch.float64)
@@ -122,11 +127,12 @@ class MetricTable(Result):
         return [metric for metric in METRICS if self.auroc(metric, control) >= TRUSTED]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each metric: its mean of trained dictionaries, and its AUROC against each control."""
+        """A row for each metric there is: its mean of trained dictionaries, and its AUROC against each control."""
         return [
             {"metric": metric, TRAINED: self.mean(metric, TRAINED)}
             | {control: self.auroc(metric, control) for control in self.controls}
             for metric in METRICS
+            if not math.isnan(self.mean(metric, TRAINED))
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -159,6 +165,7 @@ def metric_table(
     images: Any,
     held_out_images: Any,
     *,
+    annotated_images: Any = None,
     judge: Model | None = None,
     configs: Callable[[int], SAEConfig] = four_a_channel,
     controls: Sequence[str] = CONTROLS,
@@ -166,6 +173,9 @@ def metric_table(
     steps: int = 600,
     batch_size: int = 1024,
     vectors: int = 200_000,
+    predicted: int | None = None,
+    scaling: bool = False,
+    planted: bool = False,
     seed: int = 0,
     progress: Progress = None,
 ) -> MetricTable:
@@ -180,12 +190,17 @@ def metric_table(
     Args:
         model: the network; layers: with positions.
         images: to train on; held_out_images: others, best with labels and annotated parts.
+        annotated_images: others with annotated parts, where those of `held_out_images` have none.
         judge: another network, in whose eyes top images are alike (default: the network itself).
         configs: configuration of the SAEs of a layer, of its channels d; seed and name are set by us (default: `TopK`
             with 4 latents a channel, 4 of them active).
         controls: which.
         seeds: dictionaries of each kind at each layer.
         steps, batch_size: of each training, of at most `vectors` positions sampled at random.
+        predicted: measure predictions on so many of the held-out images (default: on all): the costliest metrics.
+        scaling: also train every dictionary at half its size, for "gain of size".
+        planted: also train every kind on planted families of features, for what is known of these
+            (`sae.evaluation.trust.planted`).
         seed: the first one.
         progress: True for a bar, or a function of (done, total) dictionaries.
 
@@ -203,17 +218,18 @@ def metric_table(
     if not layers:
         raise SAEError("name at least one layer")
     start, training, testing = process_time(), open_images(images), open_images(held_out_images)
+    annotated = None if annotated_images is None else open_images(annotated_images)
     if len(testing) < LEAST_IMAGES:
         raise SAEError(f"{testing.name} has {len(testing)} images to measure on: give at least {LEAST_IMAGES}")
     kinds = (TRAINED, *[name for name in CONTROLS if name in controls])
     rows: list[MeasuredDictionary] = []
     names = [VisionSite(model, layer).layer.name for layer in layers]
     with reporter(progress, "dictionaries") as report:
-        total = len(names) * seeds * len(kinds)
+        total = (len(names) + planted) * seeds * len(kinds)
         for layer in names:
             site = VisionSite(model, layer)
-            tested = held_out(model, layer, testing, judge=judge, seed=seed)
-            by_kind: dict[str, list[tuple[Dictionary, HeldOut]]] = {kind: [] for kind in kinds}
+            tested = held_out(model, layer, testing, annotated=annotated, judge=judge, seed=seed)
+            by_kind: dict[str, list[_Trained]] = {kind: [] for kind in kinds}
             for number in range(seed, seed + seeds):
                 acts = collect(site, training, sampling=fitting(site, training, vectors=vectors, seed=number)).vectors
                 own = _seeded(configs(site.d), number)
@@ -227,23 +243,53 @@ def metric_table(
                         at = tested.seen_by(blank)
                         some = at.site
                         sampling = fitting(some, training, vectors=vectors, seed=number)
-                        dictionary = _dictionary_of(
-                            TRAINED, collect(some, training, sampling=sampling).vectors, own, steps, batch_size
-                        )
+                        of = TRAINED, collect(some, training, sampling=sampling).vectors
                     else:
-                        dictionary = _dictionary_of(kind, acts, own, steps, batch_size)
-                    by_kind[kind].append((dictionary, at))
+                        of = kind, acts
+                    half = None
+                    if scaling and kind not in _OF_FIXED_SIZE and own.latents >= 2:
+                        half = _dictionary_of(*of, replace(own, latents=own.latents // 2), steps, batch_size)
+                    by_kind[kind].append((_dictionary_of(*of, own, steps, batch_size), half, at))
                     report(len(rows) + sum(map(len, by_kind.values())), total)
-            rows += _measured(layer, by_kind, seed)
+            rows += _measured(layer, by_kind, predicted, seed)
+        for number in range(seed, seed + seeds if planted else seed):
+            rows += _of_families(kinds, configs, number, steps, batch_size)
+            report(len(rows), total)
     return MetricTable(
         model=model.name, layers=tuple(names), seeds=seeds, images=len(testing), rows=tuple(rows),
         seconds=process_time() - start,
         provenance=provenance(
             model=model.name, weights=model.digest, images=training.name, held_out=testing.name,
-            judge=(judge or model).name, steps=steps, batch_size=batch_size, vectors=vectors, seed=seed,
+            annotated=None if annotated is None else annotated.name, judge=(judge or model).name,
+            steps=steps, batch_size=batch_size, vectors=vectors, seed=seed,
             configs={name: _seeded(configs(VisionSite(model, name).d), seed).to_dict() for name in names},
         ),
     )  # fmt: skip
+
+
+_Trained = tuple[Dictionary, Dictionary | None, HeldOut]
+"""A dictionary, one of half its size, and what they are measured on."""
+_OF_FIXED_SIZE = ("channels", "pca", "ica", "nmf")
+
+
+def _of_families(
+    kinds: Sequence[str], configs: Callable[[int], SAEConfig], seed: int, steps: int, batch_size: int
+) -> list[MeasuredDictionary]:
+    """Dictionaries of every kind of one layer of planted families, with two latents for each feature."""
+    families = Families(seed=seed)
+    config = configs(families.d)
+    config = _seeded(replace(config, latents=2 * families.features, lr=None), seed)
+    if hasattr(config, "k"):
+        config = replace(config, k=4)  # type: ignore[call-arg]  # a parent or two, and their children
+    acts, _ = families.sample(50_000, seed)
+    rows = []
+    for kind in kinds:
+        if kind in ("random network", "nmf"):  # there is no network, and activations are below zero
+            continue
+        dictionary = _dictionary_of(kind, acts, config, steps, batch_size)
+        values = dict.fromkeys(METRICS, math.nan) | planted_metrics(dictionary, families, seed=seed + 1)
+        rows.append(MeasuredDictionary(PLANTED, kind, seed, dictionary.latents, values))
+    return rows
 
 
 def _seeded(config: SAEConfig, seed: int) -> SAEConfig:
@@ -258,9 +304,7 @@ def _dictionary_of(kind: str, acts: Tensor, config: SAEConfig, steps: int, batch
             raise SAEError(f"{config.architecture} has no k: the decompositions are compared at equal L0")
         return decompose(acts.cpu(), kind, k=k, latents=config.latents, seed=config.seed)
     if kind == "untrained":
-        blank: SAE = build(config, acts.shape[1]).eval().requires_grad_(False)
-        statistics_of(acts.cpu()).apply(blank)
-        return blank
+        return untrained_sae(config, acts)
     if kind == "shuffled data":
         random = generator(config.seed, CONTROL, 2)
         acts = torch.stack([column[torch.randperm(len(column), generator=random)] for column in acts.T], dim=1)
@@ -270,18 +314,20 @@ def _dictionary_of(kind: str, acts: Tensor, config: SAEConfig, steps: int, batch
 
 
 def _measured(
-    layer: str, by_kind: Mapping[str, list[tuple[Dictionary, HeldOut]]], seed: int
+    layer: str, by_kind: Mapping[str, list[_Trained]], predicted: int | None, seed: int
 ) -> list[MeasuredDictionary]:
     rows = []
     for kind, pairs in by_kind.items():
         if not pairs:
             continue
-        preserved = [float("nan")] * len(pairs)
+        preserved: list[dict[str, float]] = [{"kept predictions": math.nan, "loss recovered": math.nan}] * len(pairs)
         if kind != "random network":  # its predictions are of nothing
-            preserved = pairs[0][1].kept_predictions([dictionary for dictionary, _ in pairs])
-        for i, (dictionary, at) in enumerate(pairs):
+            preserved = pairs[0][2].predictions([dictionary for dictionary, _, _ in pairs], most=predicted)
+        for i, (dictionary, half, at) in enumerate(pairs):
             values = at.measure(dictionary)
-            others = [matched_cosine(dictionary.write, other.write) for other, _ in pairs if other is not dictionary]
-            values |= {"kept predictions": preserved[i], "stability": sum(others) / len(others)}
+            if half is not None:
+                values["gain of size"] = 1 - (1 - values["explained variance"]) / at.unexplained(half)
+            others = [matched_cosine(dictionary.write, other.write) for other, *_ in pairs if other is not dictionary]
+            values |= {**preserved[i], "stability": sum(others) / len(others)}
             rows.append(MeasuredDictionary(layer, kind, seed + i, dictionary.latents, values))
     return rows

@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 
 import sae
+from circuits.dataset.scan_results import read_scan
 from tests.apps.terminal import Cli, is_refused, process, written
 
 PICTURES = ("--images", "scenes:60")
@@ -60,6 +61,13 @@ def test_latents_have_pages(cli: Cli, trained: Path, tmp_path: Path) -> None:
     units = [one["unit"] for one in ran.json["features"]]
     assert len(units) == 3 and all(one["fires_on"] > 0 for one in ran.json["features"])
     page = (out / "index.html").read_text("utf-8")
+    scan = read_scan(trained / "scan", "scenes")
+    shown = [(unit.top[:9], unit.over_range(9)) for unit in map(scan.unit, units)]
+    assert page.count("<figure") == sum(len(top) + len(spread) for top, spread in shown)
+    for top, spread in shown:
+        values = [example.value for example in spread]
+        assert values == sorted(values, reverse=True) and len({example.image for example in spread}) == len(spread)
+        assert min(values) < top[-1].value or len(top) < 9
     for unit in units:
         name = unit.rpartition(":")[2]
         assert f'href="{name}.html"' in page

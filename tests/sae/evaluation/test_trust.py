@@ -16,7 +16,9 @@ import sae
 from sae.errors import SAEError
 from sae.evaluation.trust.held_out import METRICS, held_out
 from sae.evaluation.trust.latent_metrics import (
+    absorption_rate,
     class_purity,
+    cross_domain,
     kept_classes,
     monosemanticity,
     normalized_area,
@@ -24,6 +26,7 @@ from sae.evaluation.trust.latent_metrics import (
     spatial_coherence,
 )
 from sae.evaluation.trust.metric_table import MeasuredDictionary, MetricTable, metric_table
+from sae.evaluation.trust.planted import Families, planted_metrics
 from zoo.images.sources import open_images
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -101,7 +104,7 @@ def table() -> MetricTable:
     model = circuits.load("scenes-labels")
     return metric_table(
         model, ["mixed4b"], "scenes:60", "scenes:60@7", judge=circuits.load("scenes"), seeds=2, steps=40,
-        batch_size=512, controls=["untrained", "random network", "channels"],
+        batch_size=512, controls=["untrained", "random network", "channels"], scaling=True, planted=True,
     )  # fmt: skip
 
 
@@ -113,9 +116,10 @@ def test_a_table_measures_every_dictionary(table: MetricTable) -> None:
     assert table.mean("stability", "channels") == pytest.approx(1.0)
     assert math.isnan(table.mean("kept predictions", "random network"))
     assert all(0 <= table.mean(name, "trained") <= 1 for name in METRICS if name not in ("targeted removal",))
+    assert table.auroc("planted recovery", "untrained") == 1.0 and math.isnan(table.auroc("unsplit", "random network"))
     described = table.describe()
     assert described["metrics"]["kept predictions"]["auroc"]["random network"] is None
-    assert len(described["dictionaries"]) == 8 and len(table.records()) == len(METRICS)
+    assert len(described["dictionaries"]) == 8 + 6 and len(table.records()) == len(METRICS)
     assert table.plot().axes
 
 
@@ -124,8 +128,10 @@ def test_the_same_seed_gives_the_same_table(table: MetricTable) -> None:
         circuits.load("scenes-labels"), ["mixed4b"], "scenes:60", "scenes:60@7", judge=circuits.load("scenes"),
         seeds=2, steps=40, batch_size=512, controls=["channels"],
     )  # fmt: skip
-    first = [row.values for row in table.rows if row.kind in ("trained", "channels")]
-    assert [row.values for row in again.rows] == first
+    first = [row.values for row in table.rows if row.kind in ("trained", "channels") and row.layer == "mixed4b"]
+    rest = {name for name in METRICS if again.mean(name, "trained") == again.mean(name, "trained")}
+    assert "gain of size" not in rest and "unsplit" not in rest
+    assert [[row.values[name] for name in rest] for row in again.rows] == [[v[name] for name in rest] for v in first]
 
 
 class _Silent:
@@ -159,7 +165,49 @@ def test_removing_nothing_does_nothing_and_taught_channels_carry_their_parts() -
     assert data.concepts is not None and len(data.concepts.names) == 8
     assert data.concepts.score(_Silent(48)) == 0.0  # |edited - without| is |with - without|, and there is no damage
     assert data.concepts.score(_Whole(48)) > 0.5  # of this network the channels were taught the parts
-    assert data.kept_predictions([_Whole(48)]) == [pytest.approx(1.0)]
+    whole, silent = data.predictions([_Whole(48), _Silent(48)])
+    assert whole == {"kept predictions": pytest.approx(1.0), "loss recovered": pytest.approx(1.0)}
+    images, losses = open_images("scenes:20@7"), []
+    labels, mean = torch.tensor(images.labels), data.maps.flatten(0, 2).mean(dim=0)
+    for way in (lambda acts: mean.expand_as(acts), torch.zeros_like, lambda acts: acts):
+        with data.site.replaced(way):
+            logits = circuits.capture(model, images, "logits")["logits"].flatten(1)
+        losses.append(float(F.cross_entropy(logits.double(), labels)))
+    assert silent["loss recovered"] == pytest.approx((losses[0] - losses[1]) / (losses[0] - losses[2]), rel=1e-4)
+
+
+class _Parents(_Silent):
+    """Reads planted families exactly: each feature by a latent; parents absorbed, or split over two latents."""
+
+    def __init__(self, families: Families, way: str) -> None:
+        self.families, self.way = families, way
+        self.latents, self.write = families.features, families.directions
+
+    def encode(self, acts: Tensor) -> Tensor:
+        strengths = acts @ self.families.directions.T
+        strengths = (strengths * (strengths > 0.3)).unflatten(1, (self.families.families, -1))
+        if self.way == "absorbed":
+            strengths[..., 0] *= ~(strengths[..., 1:] > 0).any(dim=2)
+        if self.way == "split":
+            strengths = torch.cat([strengths, strengths[..., :1]], dim=2)
+            strengths[..., 0] *= strengths[..., 0] < 1
+            strengths[..., -1] *= strengths[..., -1] >= 1
+        return strengths.flatten(1)
+
+
+def test_absorbed_and_split_parents_are_told_from_whole_ones() -> None:
+    families = Families(families=3, children=4, d=16)
+    acts, strengths = families.sample(20_000, 5)
+    torch.testing.assert_close(acts @ families.directions.T, strengths.flatten(1), atol=0.15, rtol=0)
+    assert float((strengths[..., 0] > 0).double().mean()) == pytest.approx(0.15, abs=0.01)
+    assert torch.equal((strengths[..., 1:] > 0).any(2), (strengths[..., 1:] > 0).any(2) & (strengths[..., 0] > 0))
+    whole, absorbed, split = (planted_metrics(_Parents(families, way), families) for way in ("", "absorbed", "split"))
+    assert whole == {"planted recovery": pytest.approx(1), "unabsorbed": 1.0, "unsplit": 1.0}
+    assert absorbed["unabsorbed"] == 0.0
+    # the latent of the parent is active on a fifth of its samples, as is that of each of four children: F1 2 * .2 / 1.2
+    assert absorbed["unsplit"] == pytest.approx(1 / 3, abs=0.03)
+    assert split["unsplit"] == pytest.approx(2 * 0.5 / 1.5, abs=0.03) and split["unabsorbed"] > 0.9
+    assert planted_metrics(_Silent(16), families)["unabsorbed"] == 0.0
 
 
 def test_bad_requests_are_refused() -> None:
@@ -183,8 +231,10 @@ def test_bad_requests_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore")  # of scikit-learn, in the peer
 def test_latent_metrics_equal_those_of_visaebench() -> None:
     pytest.importorskip("visaebench")
+    from visaebench.metrics.concept_detection.cross_domain import CrossDomainGeneralization
     from visaebench.metrics.concept_detection.monosemanticity import MonosemanticityScore
     from visaebench.metrics.concept_detection.sparse_probing import SparseProbing
+    from visaebench.metrics.disentanglement.absorption import FeatureAbsorption
     from visaebench.metrics.reconstruction.downstream import DownstreamPreservation
     from visaebench.metrics.spatial_coherence.localization import FeatureLocalization
 
@@ -213,3 +263,17 @@ def test_latent_metrics_equal_those_of_visaebench() -> None:
     kept = kept_classes(x.mean(dim=1), trained(x.flatten(0, 1)).view_as(x).mean(dim=1), labels)
     theirs = DownstreamPreservation().compute(trained, x, labels=labels.numpy(), **options).value
     assert kept == pytest.approx(theirs, abs=1e-6)
+    many, dim = torch.arange(n) % 12, x * (torch.arange(n) % 3)[:, None, None]  # some classes as alike as their group
+    groups = {"low": [0, 1, 2, 3], "high": [4, 5, 6, 7, 8]}
+    named = {name: {"class_indices": classes} for name, classes in groups.items()}
+    rate = FeatureAbsorption().compute(trained, dim, labels=many.numpy(), sibling_groups=named, **options)
+    pools = [trained.encode(some.flatten(0, 1)).view(n, h * w, 40).amax(dim=1) for some in (dim, x.flip(2))]
+    assert 0 < rate.value < 1
+    assert absorption_rate(pools[0], many, groups) == pytest.approx(rate.value, abs=1e-6)
+    other = {"flipped": {"activations": x.flip(2), "labels": labels.numpy()}}
+    theirs = CrossDomainGeneralization().compute(trained, x, ood_datasets=other, **options).metadata["per_dataset"]
+    for theirs_of in theirs.values():
+        mine_of = cross_domain(pooled, pools[1], labels, theirs_of["ood_fvu"])
+        names = {"coverage": "domain_coverage", "overlap": "jaccard_overlap", "probing": "probe_accuracy_k10"}
+        names |= {"reconstruction": "reconstruction_quality", "mean": "composite"}
+        assert mine_of == {name: pytest.approx(theirs_of[key], abs=1e-6) for name, key in names.items()}
