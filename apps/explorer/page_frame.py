@@ -176,10 +176,10 @@ def follow_pickers(page: str) -> None:
     if address is None:
         return
     is_layer = ":" not in address.rpartition("/")[2]
-    if page in ("unit", "circuit", "layer", "image", "steering", "compare", "atlas"):
+    if page in ("unit", "circuit", "layer", "image", "why", "steering", "compare", "atlas"):
         same = (
             page
-            if page in ("image", "circuit", "steering", "compare", "atlas") or is_layer == (page == "layer")
+            if page in ("image", "why", "circuit", "steering", "compare", "atlas") or is_layer == (page == "layer")
             else ""
         )
     else:
@@ -224,6 +224,10 @@ def header(
             links.go("steering", unit=view["unit"])
         if page == "unit" and view and st.button("Compare", key="compare", type="tertiary"):
             links.go("compare", unit=view["unit"])
+        if page in ("unit", "compare", "image") and view and st.button("Why", key="why", type="tertiary"):
+            if page == "image":
+                links.go("why", keep=("image", "class"), unit=view["unit"])
+            links.go("why", unit=view["unit"], image=_top_image(), **{"class": "unit"})
         copy_link(links.path_of(page, st.query_params.to_dict() | (view or {})))
         if python:
             with st.popover("Python", icon=":material/code:"):
@@ -232,6 +236,15 @@ def header(
         if export is not None:
             with st.popover("Export", icon=":material/download:"):
                 exports.buttons(export)
+
+
+def _top_image() -> int | None:
+    """The image on which the page's unit is most active; None without a scan of it."""
+    at = _located()
+    if at is None or at.scan is None or at.unit.index is None or at.unit.space not in at.scan.layers:
+        return None
+    top = at.scan.unit(at.unit.channel).top
+    return top[0].image if top else None
 
 
 def _scan_tours() -> Mapping[str, tours.Tour]:

@@ -22,7 +22,7 @@ from circuits.tracing.circuit import Circuit, Edge, Node, Rest
 
 _mount = component("graph")
 SEPARATOR = ">"
-EVENTS = ("select", "edge", "open", "trace", "pin", "group", "ungroup", "prune")
+EVENTS = ("select", "edge", "open", "trace", "pin", "group", "ungroup", "prune", "factor")
 """What a click returns: units, an edge, or a change of the view."""
 
 
@@ -35,6 +35,10 @@ def graph(
     selected: Sequence[str] = (),
     edge: str = "",
     saved: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+    factors: Mapping[str, str] | None = None,
+    factor: str = "",
+    outcome: str = "",
 ) -> dict[str, Any]:
     """Show the graph; what was clicked, by name of `EVENTS`.
 
@@ -42,19 +46,29 @@ def graph(
         circuit: to draw; view: of it; images: data URIs of each unit, the most activating first.
         key: of the element; selected: marked units; edge: the marked edge, as `source>target`.
         saved: links to saved circuits, by name.
+        notes: a line about each unit, instead of its mean activation; a node without one is no unit, and opens nothing.
+        factors: what selected units can be set to, value -> text; factor: the chosen value; outcome: what it does.
     """
-    data = graph_data(circuit, view, images)
+    data = graph_data(circuit, view, images, notes)
     links_to = [{"name": name, "href": href} for name, href in (saved or {}).items()]
     data |= {"selected": list(selected), "edge": edge, "saved": links_to}
+    choices = [{"value": value, "text": text} for value, text in (factors or {}).items()]
+    data |= {"factors": choices, "factor": factor, "outcome": outcome}
     state = _mount(key=key, data=data, **{f"on_{event}_change": lambda: None for event in EVENTS})
     return {event: value for event in EVENTS if (value := getattr(state, event, None)) is not None}
 
 
-def graph_data(circuit: Circuit, view: View, images: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def graph_data(
+    circuit: Circuit, view: View, images: Mapping[str, Sequence[str]], notes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Data of the element: texts, images and numbers of all parts of the graph."""
     depths = sorted({_depth(circuit, node) for node in circuit.nodes}, reverse=True)
     layer_of = {_depth(circuit, node): node.layer for node in circuit.nodes}
     nodes = {node.unit: node for node in circuit.nodes}
+    given = notes is not None
+    kind = "Attribution graph" if given else "Circuit"
+    if notes is None:
+        notes = {node.unit: f"mean activation {node.activation:.3g}" for node in circuit.nodes}
     bars = scales(circuit)
     most: dict[str, float] = {}
     for edge in circuit.edges:
@@ -65,7 +79,7 @@ def graph_data(circuit: Circuit, view: View, images: Mapping[str, Sequence[str]]
             :16
         ],
         "file": "circuit-" + "".join(c if c.isalnum() else "-" for c in circuit.target),
-        "about": f"Circuit of {name_of(nodes[circuit.target])}: {len(nodes)} units, {len(circuit.edges)} edges",
+        "about": f"{kind} of {name_of(nodes[circuit.target])}: {len(nodes)} units, {len(circuit.edges)} edges",
         "target": circuit.target,
         "columns": [layer_of[depth] for depth in depths],
         "nodes": [
@@ -73,19 +87,19 @@ def graph_data(circuit: Circuit, view: View, images: Mapping[str, Sequence[str]]
                 "unit": node.unit,
                 "address": short(node.unit),
                 "label": node.label or "",
-                "title": f"{name_of(node)}: mean activation {node.activation:.3g}",
-                "about": f"mean activation {node.activation:.3g}",
+                "title": ": ".join(part for part in (name_of(node), notes.get(node.unit)) if part),
+                "about": notes.get(node.unit, ""),
                 "activation": node.activation,
                 "column": depths.index(_depth(circuit, node)),
                 "images": list(images.get(node.unit, ())),
                 "members": [short(unit) for unit in members.get(node.unit, ())],
-                "href": links.unit_path(node.unit),
+                "href": links.unit_path(node.unit) if node.unit in notes else "",
                 **_rest([rest for rest in circuit.rest if rest.target == node.unit]),
             }
             for node in circuit.nodes
         ],
         "edges": [
-            _edge(edge, nodes, bars, most[edge.target])
+            _edge(edge, nodes, bars, most[edge.target], given)
             for edge in circuit.edges
             if edge.source in nodes and edge.target in nodes
         ],
@@ -108,7 +122,7 @@ def _rest(rests: Sequence[Rest]) -> dict[str, str]:
     return {"rest": ", ".join(texts), "number": number(total) if texts else ""}
 
 
-def _edge(edge: Edge, nodes: Mapping[str, Node], bars: Mapping[str, float], most: float) -> dict[str, Any]:
+def _edge(edge: Edge, nodes: Mapping[str, Node], bars: Mapping[str, float], most: float, given: bool) -> dict[str, Any]:
     kernel = np.atleast_2d(edge.kernel)
     source, target = nodes[edge.source], nodes[edge.target]
     effect = edge_effect(edge)
@@ -128,5 +142,7 @@ def _edge(edge: Edge, nodes: Mapping[str, Node], bars: Mapping[str, float], most
         "values": [[float(f"{value:.6g}") for value in row] for row in kernel],
         "effect": effect,
         "title": f"{name_of(source)} to {name_of(target)}: {effect}",
-        "about": f"contributes {strength} on average; weights from {low} to {high}, sum {total}",
+        "about": f"gives the target of the graph {strength} through it"
+        if given
+        else f"contributes {strength} on average; weights from {low} to {high}, sum {total}",
     }

@@ -89,18 +89,24 @@ def logit_chart(feature: TextFeature) -> Any:
 
 def probabilities(comparison: Comparison) -> Any:
     """Probability of classes, before (gray) and after (orange where it rises, blue where it falls)."""
-    order = comparison.most(CLASSES)[::-1]
+    order = comparison.most(CLASSES)
     names = [comparison.classes[i].split(",")[0] for i in order]
-    rises = _signed([1.0 if comparison.after[i] >= comparison.before[i] else -1.0 for i in order])
+    return class_bars(names, comparison.before[order], comparison.after[order])
+
+
+def class_bars(names: Sequence[str], before: NDArray[np.float64], after: NDArray[np.float64]) -> Any:
+    """Probabilities of some classes, the first on top, before (gray) and after (orange where they rise, else blue)."""
+    names = names[::-1]
+    rises = _signed(np.where(after >= before, 1.0, -1.0)[::-1].tolist())
     traces = []
-    for name, values, color in (("after", comparison.after, rises), ("before", comparison.before, palette.REST)):
-        shares = 100 * values[order]
+    for name, values, color in (("after", after, rises), ("before", before, palette.REST)):
+        shares = 100 * values[::-1]
         texts = {"text": [f"{v:.1f}" for v in shares], "textposition": "outside", "cliponaxis": False}
         hover = "%{y}, " + name + ": %{x:.2f} %<extra></extra>"
         traces.append(_bars(shares, names, color, name=name, orientation="h", hovertemplate=hover, **texts))
     x = {"title": "probability, %", "range": [0, 104]}
     layout = {"barmode": "group", "bargap": 0.28, "bargroupgap": 0.06, "margin": {"l": 4, "r": 34, "t": 6, "b": 4}}
-    return _figure(traces, 60 + 40 * len(order), x, {"ticksuffix": "  "}, **layout)
+    return _figure(traces, 60 + 40 * len(names), x, {"ticksuffix": "  "}, **layout)
 
 
 def dose_chart(doses: DoseResponse, target: int, name: str) -> Any:

@@ -73,7 +73,7 @@ def selected_image(at: Location, default: int = 0) -> SelectedImage:
     return SelectedImage(images.subset([index]), images.ids[index], f"{images.digest[:12]}-{index}", index)
 
 
-def _where(at: Location, image: SelectedImage) -> dict[str, Any]:
+def where(at: Location, image: SelectedImage) -> dict[str, Any]:
     """Where results on an image are kept; those on an image of the visitor's own nowhere."""
     return {} if image.index is None else {"folder": at.results, "images": image.images}
 
@@ -124,7 +124,7 @@ def show_position(at: Location, image: SelectedImage) -> None:
         f"activations of {layer}",
         lambda report: layer_response(at.model, layer, image.images, position),
         model=at.model,
-        **_where(at, image),
+        **where(at, image),
     )
     if response is None:
         return
@@ -164,11 +164,11 @@ def position_result(at: Location, image: SelectedImage) -> Any:
 # -- a class ----------------------------------------------------------------------------------------------------------
 
 
-def classes(model: Model, images: Images) -> list[tuple[int, str, float]]:
-    """The classes with the largest scores: number, name, and probability by softmax."""
+def classes(model: Model, images: Images, most: int | None = CLASSES) -> list[tuple[int, str, float]]:
+    """The classes with the largest scores, or all: number, name, and probability by softmax."""
     scores = capture(model, images, ["logits"])["logits"][0].flatten(1).mean(dim=1).float().cpu()
     probabilities = torch.softmax(scores, dim=0)
-    order = scores.argsort(descending=True, stable=True)[:CLASSES].tolist()
+    order = scores.argsort(descending=True, stable=True)[:most].tolist()
     names = model.classes
     return [(k, names[k].split(",")[0] if k < len(names) else str(k), float(probabilities[k])) for k in order]
 
@@ -178,7 +178,7 @@ def show_class(at: Location, image: SelectedImage) -> None:
     model, layer = at.model, at.unit.layer
     key = ("classes", model.digest, image.key)
     scores = page_frame.background_result(
-        key, "class scores", lambda report: classes(model, image.images), model=model, **_where(at, image)
+        key, "class scores", lambda report: classes(model, image.images), model=model, **where(at, image)
     )
     if scores is None:
         return
@@ -192,7 +192,7 @@ def show_class(at: Location, image: SelectedImage) -> None:
         "ablating each position in turn",
         lambda report: check_positions(model, image.images, attribution),
         model=model,
-        **_where(at, image),
+        **where(at, image),
     )
     if check is not None:
         st.caption(
@@ -218,7 +218,7 @@ def _attribution(at: Location, image: SelectedImage, layer: str, target: str) ->
         f"attribution of {target} to {layer}",
         lambda report: attribute(at.model, image.images, source=layer, target=target, method="grad*act"),
         model=at.model,
-        **_where(at, image),
+        **where(at, image),
     )
 
 
@@ -269,6 +269,6 @@ def show_grid(at: Location, image: SelectedImage) -> None:
         return screen_figure(lambda: plot.grid_figure(grid))
 
     key = ("grid", model.digest, layer.name, image.key)
-    figure = page_frame.background_result(key, "visualizing each position", work, model=model, **_where(at, image))
+    figure = page_frame.background_result(key, "visualizing each position", work, model=model, **where(at, image))
     if figure is not None:
         figures.show(figure, f"activation grid of {layer.name} on {image.name}")

@@ -28,13 +28,14 @@ class Export:
 
     Attributes:
         name: of the files, without suffix.
-        figure: returns a matplotlib figure; data: returns a value for JSON; rows: returns a table.
+        figure: returns a matplotlib figure; data: returns a value for JSON; rows: returns a table; page: returns HTML.
     """
 
     name: str
     figure: Callable[[], Any] | None = None
     data: Callable[[], Any] | None = None
     rows: Callable[[], Sequence[Mapping[str, Any]]] | None = None
+    page: Callable[[], str] | None = None
 
 
 def figure_bytes(figure: Callable[[], Any], kind: str) -> bytes:
@@ -77,6 +78,8 @@ def buttons(export: Export) -> None:
             _button(name, "json", "application/json", lambda: to_json(data()).encode("utf-8"))
         if (rows := export.rows) is not None:
             _button(name, "csv", "text/csv", lambda: csv_bytes(rows()))
+        if (page := export.page) is not None:
+            _button(name, "html", "text/html", lambda: page().encode("utf-8"))
 
 
 def _button(name: str, kind: str, mime: str, content: Callable[[], bytes]) -> None:

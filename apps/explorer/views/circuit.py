@@ -10,7 +10,7 @@ from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
 from apps.explorer.components.graph import graph
 from apps.explorer.pages import Entry
-from apps.explorer.panes import circuit_tools
+from apps.explorer.panes.circuit import tools as circuit_tools
 from apps.explorer.server.security import guarded, plain
 from apps.explorer.session import circuit_views, links, state
 from apps.explorer.session.circuit_views import View

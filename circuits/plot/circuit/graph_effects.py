@@ -18,7 +18,7 @@ def effect_reading(effect: NodeEffect) -> str:
         effect.factor, f"set to {effect.factor:g} times their activation"
     )
     random = (
-        f"{len(effect.random)} times as many other units of the layer, about as active, change it by "
+        f"{len(effect.random)} samples of as many other units of the layer, about as active, change it by "
         f"{number(float(np.median(effect.random)))} (median; {number(min(effect.random))} to "
         f"{number(max(effect.random))})."
         if effect.random

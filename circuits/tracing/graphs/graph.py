@@ -143,6 +143,15 @@ def _named(model: Model, target: TargetLike) -> TargetLike:
     return address(target)  # type: ignore[no-any-return]
 
 
+def default_layers(model: Model, layer: str) -> list[str]:
+    """The layers of the trunk that are taken where none are named: the last ones before a layer, the last one first."""
+    layers, at = list[str](), model.before(layer)
+    while at is not None and len(layers) < DEFAULT_LAYERS:
+        layers.append(at)
+        at = model.before(at)
+    return layers
+
+
 def _sources(model: Model, target: Target, layers: Sequence[str] | str | None) -> list[Channels]:
     """The units of the layers that are named, or of those taken by default, earliest first.
 
@@ -153,11 +162,7 @@ def _sources(model: Model, target: Target, layers: Sequence[str] | str | None) -
         assert target.layer is not None
         position, windows = model.layers.position, model.layers.windows  # which are only read
         attached = [b for b in model.bases if b[0] not in windows and position(b[0]) < position(target.layer)]
-        layers, at = [f"{layer}~{name}" for layer, name in attached], model.before(target.layer)
-        if not attached:
-            while at is not None and len(layers) < DEFAULT_LAYERS:
-                layers.append(at)
-                at = model.before(at)
+        layers = [f"{layer}~{name}" for layer, name in attached] or default_layers(model, target.layer)
     sources = [source_of(model, name) for name in source_layers(model, target, layers)]
     twice = [b.name for a, b in zip(sources, sources[1:], strict=False) if a.layer == b.layer]
     if twice:

@@ -129,7 +129,7 @@ def test_a_box_of_positions_is_dragged_and_a_drag_from_a_selected_position_remov
 def circuit_data(*bands: int) -> dict[str, Any]:
     """A graph whose layers have so many units, each with edges to two units of the next layer."""
     units = [[f"m/l{c}:{i}" for i in range(count)] for c, count in enumerate(bands)]
-    node = {"label": "", "title": "t", "about": "", "activation": 1, "images": ["I"], "members": [], "href": ""}
+    node = {"label": "", "title": "t", "about": "", "activation": 1, "images": ["I"], "members": [], "href": "u"}
     edge = {"kind": "plus", "weight": 1, "share": 0.5, "number": "1", "kernel": "K", "shape": [3, 3], "values": [[1]]}
     edge |= {"effect": "excites", "title": "t", "about": "contributes 1"}
     pairs = [(u, t) for c, band in enumerate(units[:-1]) for i, u in enumerate(band) for t in near(units[c + 1], i)]
@@ -163,6 +163,12 @@ def test_units_and_edges_of_a_graph_can_be_clicked() -> None:
     added = [["select", ""], ["select", "m/l0:0,m/l0:1"], ["select", "m/l0:0,m/l1:0"]]
     assert sent == added
     assert {"Open unit", "Trace it", "Unpin", "Clear", "Outgoing", "1 from 2 others"} <= set(texts)
+    data |= {"factors": [{"value": "0", "text": "Zero"}], "factor": "0", "outcome": "-1 measured"}
+    zero = 'click(root.all.find((n) => n.textContent === "Zero"));'
+    sent, texts = run("graph", data, zero)
+    assert sent == [["factor", "0"]] and "-1 measured" in texts
+    data["nodes"][0]["href"] = ""  # the image is no unit
+    assert not {"Open unit", "Zero", "Pin"} & set(run("graph", data, "")[1])
 
 
 def test_units_of_a_graph_are_grouped_and_a_group_is_taken_apart() -> None:

@@ -80,6 +80,7 @@ function build(root, memory, data, setTriggerValue) {
   stage.setAttribute("aria-label", data.about + ". Plus and minus zoom, arrows pan, 0 fits the graph, T shows the target.");
   about.setAttribute("aria-live", "polite");
   panel.setAttribute("aria-label", "What is selected");
+  panel.tabIndex = 0;
   svg.append(world);
   stage.append(svg, chip);
   root.replaceChildren(stage, tools, panel);
@@ -150,7 +151,7 @@ function build(root, memory, data, setTriggerValue) {
       x: x + (i % across) * step, y: y + Math.floor(i / across) * step, width: size.tile, height: size.tile,
       preserveAspectRatio: "xMidYMid slice", href })));
     group.append(make("rect", { class: "ring", x: x - 3, y: y - 3, width: w + 6, height: h + 6, rx: 4 }));
-    const index = node.address.slice(node.address.lastIndexOf(":")), spare = placed.large || !node.number ? 0 : 4.6 * node.number.length + 4;
+    const index = node.address.slice(Math.max(0, node.address.lastIndexOf(":"))), spare = placed.large || !node.number ? 0 : 4.6 * node.number.length + 4;
     const text = (kind, at, size, words, room, side = {}) =>
       group.append(make("text", { class: kind, x, y: at, "font-size": size, ...side }, cropped(words, Math.max(3, Math.floor(room / (0.57 * size))))));
     let line = below + size.label + 2;
@@ -234,16 +235,19 @@ function build(root, memory, data, setTriggerValue) {
       if (!passing) actions.append(button("Clear", () => setTriggerValue("edge", ""), "plain"));
     } else if (active.unit) {
       const node = nodes[active.unit], images = element("div", "images");
-      images.append(...node.images.map((src, i) => loadedImage(src, `top activating image ${i + 1} of ${node.address}`, "picture")));
+      images.append(...node.images.map((src, i) => loadedImage(src, `${data.factors?.length ? "" : "top activating "}image ${i + 1} of ${node.address}`, "picture")));
       inside.push(element("h5", "", node.label || node.address), element("p", "muted", [node.label && node.address, node.about].filter(Boolean).join("; ")), images);
       if (node.members.length) inside.push(element("p", "", "A group of " + node.members.join(", ")));
       if (!passing) {
-        const open = unitLink({ href: node.href, unit: node.unit }, "primary", setTriggerValue);
-        open.textContent = "Open unit";
-        actions.append(open, button("Trace it", () => setTriggerValue("trace", node.unit)),
-          button(data.pins.includes(node.unit) ? "Unpin" : "Pin", () => setTriggerValue("pin", node.unit)),
-          button("Clear", () => setTriggerValue("select", ""), "plain"));
+        if (node.href) {
+          const open = unitLink({ href: node.href, unit: node.unit }, "primary", setTriggerValue);
+          open.textContent = "Open unit";
+          actions.append(open, button("Trace it", () => setTriggerValue("trace", node.unit)),
+            button(data.pins.includes(node.unit) ? "Unpin" : "Pin", () => setTriggerValue("pin", node.unit)));
+        }
+        actions.append(button("Clear", () => setTriggerValue("select", ""), "plain"));
         inside.push(actions);
+        if (node.href) inside.push(...scaling());
       }
       inside.push(...listed("Incoming", slots[active.unit], "source"), ...(node.rest ? [element("p", "muted", node.rest)] : []),
         ...listed("Outgoing", stacks[active.unit], "target"));
@@ -259,6 +263,16 @@ function build(root, memory, data, setTriggerValue) {
     }
     if (active.edge) inside.push(actions);
     about.replaceChildren(...inside);
+  }
+  function scaling() { // what the selected units are set to, and what that does
+    if (!data.factors?.length) return [];
+    const row = element("div", "actions"), group = data.selected.length ? [element("p", "outcome", data.outcome)] : [];
+    row.append(...data.factors.map(({ value, text }) => {
+      const choice = button(text, () => setTriggerValue("factor", value));
+      choice.setAttribute("aria-pressed", value === data.factor);
+      return choice;
+    }));
+    return [row, ...group];
   }
   function legend() {
     const list = element("div", "legend");

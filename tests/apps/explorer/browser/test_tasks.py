@@ -151,6 +151,40 @@ def test_a_class_of_an_own_photograph_is_attributed(visitor: Visitor, tmp_path: 
     page.get_by_text("with positions shuffled").wait_for()
 
 
+def test_a_prediction_on_an_own_photograph_is_explained_and_a_node_set_to_zero(
+    visitor: Visitor, server: str, tmp_path: Path
+) -> None:
+    from zoo.images.sources import open_images
+
+    image = open_images("scenes:1").pil(0)
+    image.save(tmp_path / "own.png")
+    page = visitor.page
+    page.goto(f"{server}/why?unit=scenes/mixed3b:39")
+    quiet(page)
+    visitor.do(lambda: page.locator("input[type=file]").set_input_files(tmp_path / "own.png"))
+    visitor.click("Explain")
+    visitor.do(page.locator("[data-unit^='scenes/mixed4b:']").first.click)
+    visitor.click("Set to zero", role="radio")
+    page.get_by_text("about as active, change it by").wait_for()
+    page.get_by_text("The graph predicts").first.wait_for()
+    assert "factor=0" in page.url and "selected=" in page.url
+
+
+def test_an_explanation_is_saved_as_a_page(visitor: Visitor, server: str, tmp_path: Path) -> None:
+    page = visitor.page
+    page.goto(f"{server}/image?unit=scenes/mixed3b:39&image=1")
+    page.get_by_text("of the squared activations").first.wait_for()
+    visitor.click("Why")
+    visitor.click("Explain")
+    page.locator("[data-unit^='scenes/mixed4b:']").first.wait_for()
+    visitor.click("Export")
+    with page.expect_download() as waiting:
+        visitor.click("HTML")
+    waiting.value.save_as(tmp_path / "why.html")
+    saved = (tmp_path / "why.html").read_text(encoding="utf-8")
+    assert "Attribution graph of" in saved and 'src="data:image' in saved and 'src="http' not in saved
+
+
 def test_a_label_is_written_reloaded_and_exported(visitor: Visitor, server: str, tmp_path: Path) -> None:
     page = visitor.page
     page.goto(f"{server}/unit?unit=scenes/mixed3b:46")

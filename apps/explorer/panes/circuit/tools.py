@@ -126,14 +126,15 @@ def _ranked_by(by: str) -> str:
 
 def node_images(at: Location, circuit: Circuit, view: View) -> dict[str, tuple[str, ...]]:
     """Crops of the top activating images of every unit of a circuit; of a group, the first of each of its units."""
-    images = {node.unit: _crops(at, node.unit, NODE_IMAGES) for node in circuit.nodes}
+    images = {node.unit: top_crops(at, node.unit, NODE_IMAGES) for node in circuit.nodes}
     for group in view.groups:
         for unit in [u for u in group.units if u in images and u != circuit.target]:
-            images[unit] = tuple(src for u in group.units[:NODE_IMAGES] for src in _crops(at, u, 1))
+            images[unit] = tuple(src for u in group.units[:NODE_IMAGES] for src in top_crops(at, u, 1))
     return images
 
 
-def _crops(at: Location, address: str, most: int) -> tuple[str, ...]:
+def top_crops(at: Location, address: str, most: int) -> tuple[str, ...]:
+    """Crops of a unit's top activating images, as data URIs; none of what was not scanned."""
     unit = Unit.parse(address).channel
     if at.scan is None or unit.space not in at.scan.layers or unit.basis is not None:
         return ()
@@ -153,19 +154,22 @@ def follow(at: Location, view: View, event: Mapping[str, Any]) -> None:
         links.change(edge=None if event["edge"] == links.param("edge") else event["edge"], selected=None)
     elif "prune" in event:
         links.change(prune=int(event["prune"]))
+    elif "factor" in event:
+        links.change(factor=None if event["factor"] == "1" else event["factor"])
     elif "pin" in event:
-        _change(view.pinned(event["pin"]))
+        change_view(view.pinned(event["pin"]))
     elif "ungroup" in event:
-        _change(view.ungrouped(event["ungroup"]))
+        change_view(view.ungrouped(event["ungroup"]))
     elif "group" in event:
         name, *units = str(event["group"]).split("\n")
-        _change(view.grouped(name, units), selected=None)
+        change_view(view.grouped(name, units), selected=None)
     else:
         return
     st.rerun()
 
 
-def _change(view: View, **more: None) -> None:
+def change_view(view: View, **more: None) -> None:
+    """Write the pins and groups of a view into the address."""
     # a circuit's file may have pins and groups of its own
     without = circuit_views.NONE if links.param("file") or links.param("upload") else None
     links.change(**{name: value or without for name, value in view.to_address().items()}, **more)

@@ -1,0 +1,1 @@
+"""What is beside the graph of a circuit, and of a prediction."""
