@@ -16,6 +16,7 @@ from zoo.common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sae import steering as steering, superposition as superposition
+    from sae.architectures.archetypal import Archetypal as Archetypal
     from sae.architectures.base import (
         SAE as SAE,
         SAEConfig as SAEConfig,
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     )
     from sae.architectures.batchtopk import BatchTopK as BatchTopK
     from sae.architectures.gated import Gated as Gated
+    from sae.architectures.grouptopk import GroupTopK as GroupTopK
     from sae.architectures.jumprelu import JumpReLU as JumpReLU
+    from sae.architectures.matching_pursuit import MatchingPursuit as MatchingPursuit
     from sae.architectures.matryoshka import Matryoshka as Matryoshka
+    from sae.architectures.p_annealing import PAnnealing as PAnnealing
     from sae.architectures.relu import ReLU as ReLU
     from sae.architectures.topk import TopK as TopK
     from sae.data.activations import (

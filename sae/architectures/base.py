@@ -48,6 +48,7 @@ class SAEConfig:
     Attributes:
         architecture: the name under which the class is registered, the same for all configurations of a class.
         penalty_weight: name of the setting that weighs the sparsity penalty; empty where there is no penalty.
+        refused: values of the settings below that an architecture does not have, by name and value, and why.
         latents: number of latents m.
         name: of the run (default: architecture and settings).
         seed: of the initial directions and of resampling.
@@ -66,6 +67,7 @@ class SAEConfig:
 
     architecture: ClassVar[str] = ""
     penalty_weight: ClassVar[str] = ""
+    refused: ClassVar[Mapping[tuple[str, str], str]] = {}
 
     latents: int
     name: str | None = None
@@ -95,6 +97,9 @@ class SAEConfig:
         one_of("kind", self.kind, get_args(Kind), error=SAEError)
         if self.kind != "sae" and self.revive == "resample":
             raise SAEError("resampling writes what it reads, and a transcoder writes something else: revive='auxk'")
+        for (name, value), reason in self.refused.items():
+            if getattr(self, name) == value:
+                raise SAEError(f"{self.architecture} has no {name}={value!r}: {reason}")
 
     @property
     def title(self) -> str:
@@ -175,6 +180,10 @@ class SAE(nn.Module):
     Config: ClassVar[type[SAEConfig]]
     unit_decoder: ClassVar[bool] = True
     """Whether training keeps the decoder's rows at length one."""
+    constants: ClassVar[tuple[str, ...]] = ("mean", "scale", "target_mean", "target_scale")
+    """Buffers that no step changes."""
+    examples: ClassVar[int] = 0
+    """How many inputs `take_examples` wants."""
     saelens: ClassVar[str | None] = None
     """Architecture of SAELens that encodes and decodes as this class does at inference. None where there is none: files
     then have the architecture "custom" and every tensor of the class, and only this package reads them."""
@@ -411,6 +420,9 @@ class SAE(nn.Module):
         """
         return target if self.skip is None else target - F.linear(x, self.skip)
 
+    def take_examples(self, x: Tensor) -> None:
+        """Look at normalized inputs `(n, d)` before training, of an architecture whose rows start from data."""
+
     @torch.no_grad()
     def constrain(self) -> None:
         """Project parameters onto their constraints, after a step of the optimizer."""
@@ -432,8 +444,8 @@ class SAE(nn.Module):
         edge = NEAR * start + (1 - NEAR**2) ** 0.5 * F.normalize(aside, dim=1)
         self.decoder.copy_(torch.where(along < NEAR, edge * lengths, self.decoder))
 
-    def drop_frozen_gradients(self) -> None:
-        """Set the gradient of frozen rows to zero, before a step of the optimizer."""
+    def project_gradients(self) -> None:
+        """Change gradients before a step of the optimizer: those of frozen rows become zero."""
         frozen = {"encoder": self.encoder, "decoder": self.decoder}.get(self.config.frozen or "")
         if frozen is not None and frozen.grad is not None:
             frozen.grad.zero_()

@@ -47,6 +47,19 @@ def active_counts(values: Tensor, indices: Tensor, latents: int) -> Tensor:
     return counts.scatter_add_(0, indices.flatten(), (values != 0).long().flatten())
 
 
+def check_lengths(lengths: Tensor) -> None:
+    """Raise if rows differ in length, in an SAE whose active latents are the largest ones.
+
+    Raises:
+        SAEError: they do.
+    """
+    if float(lengths.max() / lengths.min()) > 1 + 1e-5:
+        raise SAEError(
+            "the decoder's rows differ in length: with latents in units of length, other latents would be the "
+            "k largest. Train with unit rows, or rank by value times length"
+        )
+
+
 def sparse_losses(
     model: SAE, x: Tensor, target: Tensor, values: Tensor, pattern: Pattern, reconstruction: Tensor,
     state: TrainingState = START, loss: Tensor | None = None,
@@ -89,7 +102,7 @@ class TopKSAE(SAE):
 
     Config = TopK
     config: TopK
-    saelens = "topk"
+    saelens: ClassVar[str | None] = "topk"
     saelens_settings = ("k",)
 
     def activate(self, pre: Tensor) -> Tensor:
@@ -123,9 +136,5 @@ class TopKSAE(SAE):
         return sparse_losses(self, x, target, values, pattern, reconstruction, state)
 
     def _stretch(self, by: Tensor) -> None:
-        if float(by.max() / by.min()) > 1 + 1e-5:
-            raise SAEError(
-                "the decoder's rows differ in length: with latents in units of length, other latents would be the "
-                "k largest. Train with unit rows, or rank by value times length"
-            )
+        check_lengths(by)
         super()._stretch(by)

@@ -106,6 +106,14 @@ class VisionPair:
         """How a model of the user's own is opened again; None of any other, known by its name."""
         return self.target.card
 
+    @property
+    def center(self) -> int | None:
+        """Of a layer and itself, where in a window its middle position begins: what is reconstructed; else None."""
+        if self.source.layer.name != self.target.layer.name:
+            return None
+        (_, columns), (top, left) = self.window.size, self.window.offset
+        return (-top * columns - left) * self.source.d
+
     def open(self, images: Any) -> Images:
         """The images, in whatever form `zoo.images.sources.open_images` takes them."""
         return self.target.open(images)
@@ -211,6 +219,11 @@ class PairStream(SiteStream):
         targets = min(rows * columns, self.sampling.per_input or rows * columns) * site.target.d
         each = 4 * (height * width * site.source.d + targets)
         self.windows = min(len(inputs), math.ceil(len(inputs) * each / memory))
+
+    @property
+    def center(self) -> int | None:
+        """That of the site."""
+        return self.site.center
 
     def load(self, epoch: int, window: int) -> Any:
         """The pairs of a window, read from the network."""

@@ -17,7 +17,7 @@ def window_between(model: Model, source: str, target: str, patch: int | Sequence
     Args:
         model: the model; source, target: layers, or branches of layers.
         patch: positions along each side instead, or rows and columns, about the middle of that window. Needed where a
-            receptive field is not known: then both maps must be of one size.
+            receptive field is not known: then both maps must be of one size; and for a layer and itself.
 
     Raises:
         GraphError: there is no such window; the message has the reason.
@@ -30,7 +30,8 @@ def window_between(model: Model, source: str, target: str, patch: int | Sequence
     for side in sides:
         if side is not None:
             whole_number("patch", side, error=GraphError)
-    if model.graph is not None:
+    itself = first.name == last.name and patch is not None and any(side != 1 for side in sides)
+    if model.graph is not None and not itself:
         _check_path(model, first.name, last.name, name)
     grids = [layer.size or (1, 1) for layer in (first, last)]
     if first.size is None or last.size is None:
@@ -86,7 +87,10 @@ def _check_path(model: Model, source: str, target: str, name: str) -> None:
     assert graph is not None
     start, end = model.node(source), model.node(target)
     if start is end:
-        raise GraphError(f"{name}: both are the output of one operation; name the input and the output of a block")
+        raise GraphError(
+            f"{name}: both are the output of one operation; name the input and the output of a block, or "
+            "one layer twice with patch=3, say: its latents then read the neighborhood of what they reconstruct"
+        )
     past = [n for n in graph.side_inputs(start, end) if n not in graph.constants]
     if past or model.layers[source].part is not None:
         via = "other branches" if model.layers[source].part is not None else past[0].name

@@ -219,6 +219,8 @@ def _class_for(sae: SAE, values: Mapping[str, Tensor]) -> str:
 
 def _classes_for(cls: type[SAE]) -> list[str]:
     """Their classes that can hold an architecture of ours, or else the one that it is derived from."""
+    if cls.saelens is None:  # it has tensors of its own, which are not those of what it is derived from
+        return []
     for base in cls.__mro__:
         if "Config" in vars(base):
             classes = [name for name, kind in CLASSES.items() if vars(base)["Config"].architecture in kind.holds]

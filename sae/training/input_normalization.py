@@ -29,6 +29,9 @@ class InputStatistics:
         samples: number of vectors that they are from.
         target: those of a transcoder's targets, whose `bias` is then the initial one.
         linear: `(d_out, d)` best linear map of normalized inputs to normalized targets, where a skip starts from it.
+        center: where in an input its target begins, of a layer that is reconstructed from its own neighborhood: there
+            the encoder starts as the decoder's transpose, as that of an SAE, and reads nothing else.
+        examples: `(n, d)` normalized inputs, where an SAE starts from some; not in checkpoints, after which none does.
     """
 
     mean: Tensor
@@ -37,6 +40,8 @@ class InputStatistics:
     samples: int
     target: InputStatistics | None = None
     linear: Tensor | None = None
+    examples: Tensor | None = None
+    center: int | None = None
 
     @property
     def width(self) -> int:
@@ -70,6 +75,11 @@ class InputStatistics:
             sae.target_scale.fill_(of_target.scale)
         if sae.skip is not None and self.linear is not None:
             sae.skip.copy_(self.linear)
+        if self.center is not None and sae.transcodes and sae.config.frozen != "encoder":
+            sae.encoder.zero_()
+            sae.encoder[:, self.center : self.center + sae.d_out] = sae.decoder
+        if self.examples is not None:
+            sae.take_examples(self.examples)
 
 
 MEDIAN_SAMPLES = 32_768
@@ -87,6 +97,7 @@ def input_statistics(
     bias: Bias = "geometric_median",
     widths: tuple[int, int] | None = None,
     linear: bool = False,
+    examples: int = 0,
     ranks: Ranks = ALONE,
 ) -> InputStatistics:
     """Statistics of the first vectors of a stream; its position stays the same.
@@ -101,6 +112,7 @@ def input_statistics(
         bias: the initial decoder bias: the geometric median of the vectors, their mean, or zero.
         widths: of input and target, where the stream has pairs of them side by side.
         linear: fit the linear map between them, too.
+        examples: how many of the vectors to keep.
         ranks: the processes, each of which reads its share of the vectors; all get the same statistics.
 
     Raises:
@@ -127,7 +139,11 @@ def input_statistics(
 
     x = ranks.agreed(read)
     if widths is None:
-        return statistics_of(x, normalize=normalize, bias=bias, ranks=ranks)
+        statistics = statistics_of(x, normalize=normalize, bias=bias, ranks=ranks)
+        if not examples:
+            return statistics
+        kept = (x[: -(-examples // ranks.world)] - statistics.mean) * statistics.scale
+        return replace(statistics, examples=ranks.rows(kept))
     return _of_pairs(x, widths, normalize, bias, linear, ranks)
 
 

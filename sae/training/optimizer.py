@@ -47,7 +47,7 @@ def step(sae: SAE, optimizer: torch.optim.Optimizer, lr: float, clip: float) -> 
     """
     if sae.unit_decoder:
         remove_parallel(sae)
-    sae.drop_frozen_gradients()
+    sae.project_gradients()
     torch.nn.utils.clip_grad_norm_(sae.parameters(), clip / sae.d_out)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]

@@ -111,7 +111,7 @@ class SAETrainer:
     def _averaged(self, losses: Losses, squares: Tensor, share: float) -> tuple[Losses, Tensor]:
         """Average gradients and moving thresholds over the inputs of all ranks; returns losses and squares of all."""
         means = [p.grad for p in self.sae.parameters() if p.grad is not None]
-        means += [b for name, b in self.sae.named_buffers() if name.removeprefix("target_") not in ("mean", "scale")]
+        means += [b for name, b in self.sae.named_buffers() if name not in self.sae.constants]
         total, fired = losses.total.detach().clone(), losses.fired.clone()
         parts = {name: value.clone() for name, value in losses.parts.items()}
         for value in (*means, total, *parts.values()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.architectures.base import SAE, SAEConfig
+from sae.architectures.base import ARCHITECTURES, SAE, SAEConfig
 from sae.checks import whole
 from sae.data.streams import Replayed, Stream, open_stream, share
 from sae.distributed import Message, Ranks, check_agreement, fingerprint, stream_attribute
@@ -144,8 +144,10 @@ def train(
         if saved is None:
             statistics = input_statistics(
                 source, samples=resolved.statistics_samples, normalize=resolved.normalize, bias=resolved.bias,
-                widths=widths, linear=any(c.kind == "skip-transcoder" for c in configs), ranks=ranks,
+                widths=widths, linear=any(c.kind == "skip-transcoder" for c in configs),
+                examples=max(ARCHITECTURES[c.architecture].examples for c in configs), ranks=ranks,
             )  # fmt: skip
+            statistics = replace(statistics, center=stream_attribute(source, "center"))
         else:
             statistics = saved.statistics
         if isinstance(source, Replayed):

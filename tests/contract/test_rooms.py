@@ -13,7 +13,7 @@ import pytest
 from tests.contract.sources import FLOORS, ROOT, imports, parse, python_files
 
 ENTRIES = 12
-COLLECTIONS = {"apps/cli/commands", "apps/explorer/views", "zoo/networks"}
+COLLECTIONS = {"apps/cli/commands", "apps/explorer/views", "sae/architectures", "zoo/networks"}
 """Folders of one kind of thing, one a file, which may hold as many as there are."""
 
 

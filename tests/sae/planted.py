@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ ARCHITECTURES: list[sae.SAEConfig] = [
 
 def small(cls: type[sae.SAE], latents: int = 24) -> sae.SAEConfig:
     """A small configuration of any architecture: three active latents or a penalty of 1, else its own defaults."""
-    settings = {"k": 3, cls.Config.penalty_weight: 1.0}
+    settings = {"k": 3, "group": math.gcd(3, latents), cls.Config.penalty_weight: 1.0}
     names = {field.name for field in dataclasses.fields(cls.Config)}
     return cls.Config(latents=latents, **{name: value for name, value in settings.items() if name in names})
 
@@ -34,6 +35,10 @@ ARCHITECTURES += [
     for name, cls in sae.list_architectures().items()
     if name not in {config.architecture for config in ARCHITECTURES}
 ]
+
+
+TRANSCODERS = [config for config in ARCHITECTURES if ("kind", "transcoder") not in config.refused]
+"""Those that can be transcoders."""
 
 
 def name_of(config: sae.SAEConfig) -> str:

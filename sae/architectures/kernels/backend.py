@@ -15,20 +15,33 @@ from sae.architectures.kernels.sparse_pattern import Pattern
 class Select:
     """Which latents are active: the k largest of every input, or the `k * N` largest of the whole batch.
 
+    With `group` above one, those of the `k / group` groups of each input whose values above zero are longest together.
+
     Called with pre-activations `(N, m)`, returns the selected values `(nnz,)`, none below zero, and their pattern.
     """
 
     k: int
     across: Literal["input", "batch"] = "input"
+    group: int = 1
 
     def __call__(self, pre: Tensor) -> tuple[Tensor, Pattern]:
         n, m = pre.shape
+        if self.group > 1:
+            squares = pre.relu().view(n, m // self.group, self.group).square().sum(dim=2)
+            groups = squares.topk(self.k // self.group, dim=1, sorted=False).indices
+            return in_groups(pre, groups, self.group)
         if self.across == "input":
             values, indices = pre.topk(self.k, dim=1, sorted=False)
             return values.relu().flatten(), Pattern.regular(indices, m)
         values, positions = pre.relu().flatten().topk(self.k * n, sorted=False)
         positions, order = positions.sort()
         return values[order], Pattern.flat(positions, n, m)
+
+
+def in_groups(pre: Tensor, groups: Tensor, size: int) -> tuple[Tensor, Pattern]:
+    """Values, none below zero, and pattern of all latents of some groups `(N, g)` of `size` latents each."""
+    indices = (groups[:, :, None] * size + torch.arange(size, device=groups.device)).flatten(1)
+    return pre.gather(1, indices).relu().flatten(), Pattern.regular(indices, pre.shape[1])
 
 
 class Path(Protocol):

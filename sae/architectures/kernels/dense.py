@@ -35,4 +35,5 @@ class Dense:
 
 def _matrix(values: Tensor, pattern: Pattern) -> Tensor:
     matrix = torch.zeros(len(pattern.starts), pattern.latents, dtype=values.dtype, device=values.device)
-    return matrix.index_put_((pattern.rows, pattern.columns), values)
+    # a pursuit may choose a latent twice
+    return matrix.index_put_((pattern.rows, pattern.columns), values, accumulate=True)

@@ -29,9 +29,15 @@ class Bags:
         if low is not None:
             x, weight, bias = x.to(low), weight.to(low), bias.to(low)
         n, m = len(x), len(weight)
-        if keep.across == "input":
+        if keep.across == "input" and keep.group == 1:
             values, indices = blocked_topk.largest_of_product(x, weight, bias, keep.k)
             return values.flatten().relu_(), Pattern.regular(indices, m)
+        if keep.group > 1:  # some rows at a time, which stay in the cache until they are selected from
+            precise = torch.float32 if low is not None else x.dtype
+            rows = max(1, blocked_topk.BYTES // (m * precise.itemsize))
+            parts = [keep(torch.addmm(bias, part, weight.T).to(precise)) for part in torch.split(x, rows)]
+            columns = torch.cat([pattern.columns for _, pattern in parts])
+            return torch.cat([values for values, _ in parts]), Pattern.regular(columns.view(n, keep.k), m)
         pre = torch.addmm(bias, x, weight.T).float() if low is not None else torch.addmm(bias, x, weight.T)
         values, positions = blocked_topk.largest_of_all(pre, keep.k * n)
         return values.relu_(), Pattern.flat(positions, n, m)

@@ -42,7 +42,7 @@ class Segments:
         if low is not None:
             x, weight, bias = x.to(low), weight.to(low), bias.to(low)
         m = len(weight)
-        if keep.across == "batch":
+        if keep.across == "batch" or keep.group > 1:
             values, pattern = keep(F.linear(x, weight, bias))
             return values.float() if low is not None else values, pattern
         rows = max(1, PRODUCT // (m * x.element_size()))

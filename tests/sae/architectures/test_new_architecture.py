@@ -20,7 +20,7 @@ from sae.architectures.base import ARCHITECTURES, TrainingState
 from tests.sae.planted import features, scrambled, small, sparse_sums
 
 ROOT = Path(__file__).resolve().parents[3]
-P_ANNEALING = '''"""P-annealing: the exponent of an Lp penalty falls during training (Karvonen et al. 2024)."""
+ANNEALED = '''"""P-annealing again, by another name: the exponent of an Lp penalty falls (Karvonen et al. 2024)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -33,25 +33,25 @@ from sae.architectures.relu import ReLU, ReLUSAE, dense_losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class PAnnealing(ReLU):
+class AnnealedLp(ReLU):
     """An autoencoder with the penalty `l1 * strength * sum(latent^p) / d`, where p falls from 1 to `p_end`."""
 
-    architecture: ClassVar[str] = "p_annealing"
+    architecture: ClassVar[str] = "annealed_lp"
     p_end: float = 0.2
 
 
 @register
-class PAnnealingSAE(ReLUSAE):
-    """See the configuration, `PAnnealing`.
+class AnnealedLpSAE(ReLUSAE):
+    """See the configuration, `AnnealedLp`.
 
     Attributes:
         strength: scalar buffer that keeps the size of the penalty while p falls.
     """
 
-    Config = PAnnealing
+    Config = AnnealedLp
     unit_decoder = True
 
-    def __init__(self, config: PAnnealing, d: int) -> None:
+    def __init__(self, config: AnnealedLp, d: int) -> None:
         super().__init__(config, d)
         self.register_buffer("strength", torch.ones(()))
 
@@ -70,7 +70,7 @@ class PAnnealingSAE(ReLUSAE):
             self.strength = (self.strength * (now + 1e-6) / (later + 1e-6)).detach()
         return dense_losses(x, target, latents, latents @ self.decoder + self.decoder_bias, lp=weight * now)
 '''
-OWN = P_ANNEALING.replace("p_annealing", "own_layout").replace("unit_decoder = True", "saelens = None")
+OWN = ANNEALED.replace("annealed_lp", "own_layout").replace("unit_decoder = True", "saelens = None")
 """The same, as an architecture that SAELens does not have."""
 
 
@@ -86,12 +86,12 @@ def imported(folder: Path, name: str, source: str) -> type[sae.SAE]:
 
 @pytest.fixture
 def annealed(tmp_path: Path) -> Iterator[type[sae.SAE]]:
-    yield imported(tmp_path, "p_annealing", P_ANNEALING)
-    ARCHITECTURES.remove("p_annealing")
+    yield imported(tmp_path, "annealed_lp", ANNEALED)
+    ARCHITECTURES.remove("annealed_lp")
 
 
 def test_an_architecture_is_one_file_of_less_than_sixty_lines() -> None:
-    assert len(P_ANNEALING.splitlines()) < 60
+    assert len(ANNEALED.splitlines()) < 60
 
 
 def test_the_exponent_falls_over_the_training_and_the_penalty_keeps_its_size(annealed: Any) -> None:
@@ -142,11 +142,11 @@ def test_a_custom_file_without_its_class_or_with_other_tensors_is_refused(tmp_pa
 @pytest.mark.slow
 def test_an_installed_package_adds_it_to_the_command_line_and_to_the_tests(tmp_path: Path) -> None:
     """By its entry point alone, as `pip install` would leave it."""
-    (tmp_path / "p_annealing.py").write_text(P_ANNEALING)
-    about = tmp_path / "p_annealing-1.0.dist-info"
+    (tmp_path / "annealed_lp.py").write_text(ANNEALED)
+    about = tmp_path / "annealed_lp-1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: p-annealing\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[vision_circuits.architectures]\np_annealing = p_annealing\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: annealed-lp\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[vision_circuits.architectures]\nannealed_lp = annealed_lp\n")
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
     def call(*command: str) -> str:
@@ -158,13 +158,13 @@ def test_an_installed_package_adds_it_to_the_command_line_and_to_the_tests(tmp_p
 
     document = json.loads(
         call(
-            "apps.cli", "sae", "train", "scenes/mixed3b", "--images", "scenes:20", "--architecture", "p_annealing",
+            "apps.cli", "sae", "train", "scenes/mixed3b", "--images", "scenes:20", "--architecture", "annealed_lp",
             "--penalty", "0.5", "--latents", "64", "--steps", "20", "--batch-size", "256", "--out",
             str(tmp_path / "out"), "--json",
         )
     )  # fmt: skip
     config = document["runs"][0]["config"]
-    assert (config["architecture"], config["l1"], config["p_end"]) == ("p_annealing", 0.5, 0.2)
+    assert (config["architecture"], config["l1"], config["p_end"]) == ("annealed_lp", 0.5, 0.2)
     tests = ("architectures/test_base.py", "architectures/test_invariants.py", "formats/test_formats.py")
-    ran = call("pytest", "-q", "-m", "not slow", "-k", "p_annealing", *(f"tests/sae/{name}" for name in tests))
+    ran = call("pytest", "-q", "-m", "not slow", "-k", "annealed_lp", *(f"tests/sae/{name}" for name in tests))
     assert int(re.search(r"(\d+) passed", ran)[1]) >= 11  # type: ignore[index]

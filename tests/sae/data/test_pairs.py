@@ -227,3 +227,21 @@ def test_latents_of_a_transcoder_are_units_at_the_positions_of_its_target(tmp_pa
         pass
     again = copy.deepcopy(scenes)
     assert again.unit(f"{space}:3").space == space
+
+
+def test_a_layer_and_its_own_neighborhood_begin_as_an_sae() -> None:
+    """Before its first step a convolutional SAE is the SAE of the middle position."""
+    model = circuits.load("scenes")
+    pair = sae.VisionPair(model, "mixed3b", "mixed3b", patch=3)
+    d, pairs = pair.target.d, sae.collect(pair, "scenes:4").vectors
+    assert pair.center == 4 * d and pair.widths == (9 * d, d)
+    windows, own = pairs[:, : 9 * d], pairs[:, 9 * d :]
+    assert torch.equal(windows[:, 4 * d : 5 * d], own)
+    config = sae.TopK(latents=96, k=4, kind="transcoder")
+    start = sae.train(pair.stream("scenes:4", batch_size=64), config, steps=1, lr=1e-12)[0].sae
+    middle = start.encoder.view(96, 9, d)
+    torch.testing.assert_close(middle[:, 4], start.decoder, rtol=0, atol=1e-6)
+    assert float(middle[:, [0, 1, 2, 3, 5, 6, 7, 8]].abs().max()) < 1e-6
+    for patch in (None, 1):
+        with pytest.raises(GraphError, match="one layer twice with patch=3"):
+            sae.VisionPair(model, "mixed3b", "mixed3b", patch=patch)

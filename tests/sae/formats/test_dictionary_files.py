@@ -52,7 +52,17 @@ def test_settings_of_the_classes_are_those_of_our_configurations(tmp_path: Path)
     }
 
 
-@pytest.mark.parametrize("config", ARCHITECTURES, ids=name_of)
+LACKED = ("archetypal", "grouptopk", "matching_pursuit")
+
+
+@pytest.mark.parametrize("name", LACKED)
+def test_an_architecture_that_they_lack_is_refused(name: str, tmp_path: Path) -> None:
+    model = scrambled(next(config for config in ARCHITECTURES if config.architecture == name))
+    with pytest.raises(sae.FormatError, match=f"has no class like '{name}'; it can hold batchtopk"):
+        sae.save(tmp_path / "s", model, format="dictionary_learning")
+
+
+@pytest.mark.parametrize("config", [c for c in ARCHITECTURES if c.architecture not in LACKED], ids=name_of)
 def test_what_we_write_means_the_same_to_dictionary_learning(config: sae.SAEConfig, tmp_path: Path) -> None:
     model, x = scrambled(config), inputs(d=10)
     model.metadata = {"model": "squeezenet-1.1", "layer": "fire5", "position_sampling": {"rule": "uniform", "seed": 3}}
