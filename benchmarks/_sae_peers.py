@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 import sae
+from sae.data.streams import TensorStream
+from sae.training.input_normalization import statistics_of
 from sae.training.sae_trainer import SAETrainer
 
 
@@ -33,6 +35,7 @@ class Shape:
     steps: int
     lr: float
     device: str = "cpu"
+    seed: int = 0
 
     def factor(self, step: int) -> float:
         """Of the learning rate: up over a twentieth of the steps, down over the last fifth, as in `sae.train`."""
@@ -152,37 +155,86 @@ class PlainDense:
         return latents @ self.decoder + self.before, latents > 0
 
 
-class SAELens:
+class Codes:
+    """What can be measured as a dictionary: latents, what they are decoded to, and directions, of normalized inputs."""
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Latents `(n, m)`."""
+        raise NotImplementedError
+
+    def decoded(self, codes: Tensor) -> Tensor:
+        """Reconstruction `(n, d)` of latents."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> Tensor:
+        """Directions `(m, d)` that are written."""
+        raise NotImplementedError
+
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction, and which latents are on."""
+        codes = self.codes(x)
+        return self.decoded(codes), codes > 0
+
+
+class SAELens(Codes):
     """`SAETrainer.step` of sae-lens."""
 
     name, optimizer = "sae-lens", "Adam"
+    architecture = "topk"
 
     def __init__(self, shape: Shape) -> None:
         self.version = version_of("sae-lens")
+        from sae_lens import saes
         from sae_lens.config import SAETrainerConfig
-        from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
         from sae_lens.training.sae_trainer import SAETrainer
 
-        torch.manual_seed(0)
-        config = TopKTrainingSAEConfig(d_in=shape.d, d_sae=shape.m, k=shape.k, device=shape.device)
-        self.sae = TopKTrainingSAE(config).to(shape.device)
-        settings = SAETrainerConfig(
+        torch.manual_seed(shape.seed)
+        kind = {"topk": "TopK", "batchtopk": "BatchTopK", "matryoshka": "MatryoshkaBatchTopK"}[self.architecture]
+        settings = {"matryoshka_widths": list(sae.Matryoshka(latents=shape.m, k=shape.k).prefixes)}
+        config = getattr(saes, f"{kind}TrainingSAEConfig")(
+            d_in=shape.d, d_sae=shape.m, k=shape.k, device=shape.device,
+            **(settings if self.architecture == "matryoshka" else {}),
+        )  # fmt: skip
+        self.sae = getattr(saes, f"{kind}TrainingSAE")(config).to(shape.device)
+        training = SAETrainerConfig(
             total_training_samples=shape.steps * shape.batch, train_batch_size_samples=shape.batch, lr=shape.lr,
             lr_end=0.0, lr_warm_up_steps=shape.steps // 20, lr_decay_steps=shape.steps // 5, device=shape.device,
         )  # fmt: skip
-        self.trainer = SAETrainer(settings, self.sae, iter(()))
+        self.trainer = SAETrainer(training, self.sae, iter(()))
 
     def step(self, x: Tensor) -> None:
         self.trainer.maybe_reset_sparsity()
         self.trainer.step(x)
         self.trainer.n_training_steps += 1
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        latents = self.sae.encode(x)
-        return self.sae.decode(latents), latents > 0
+    def codes(self, x: Tensor) -> Tensor:
+        codes: Tensor = self.sae.encode(x)  # of BatchTopK the largest of these inputs, as in training
+        return codes
+
+    def decoded(self, codes: Tensor) -> Tensor:
+        decoded: Tensor = self.sae.decode(codes)
+        return decoded
+
+    @property
+    def rows(self) -> Tensor:
+        rows: Tensor = self.sae.W_dec.detach()
+        return rows
 
 
-class DictionaryLearning:
+class SAELensBatchTopK(SAELens):
+    """Its BatchTopK."""
+
+    architecture = "batchtopk"
+
+
+class SAELensMatryoshka(SAELens):
+    """Its Matryoshka BatchTopK, with nested dictionaries as large as ours."""
+
+    architecture = "matryoshka"
+
+
+class DictionaryLearning(Codes):
     """`TopKTrainer.update` of dictionary-learning."""
 
     name, optimizer = "dictionary-learning", "Adam"
@@ -193,7 +245,8 @@ class DictionaryLearning:
 
         self.trainer = TopKTrainer(
             steps=shape.steps, activation_dim=shape.d, dict_size=shape.m, k=shape.k, layer=0, lm_name="", lr=shape.lr,
-            warmup_steps=shape.steps // 20, decay_start=shape.steps - shape.steps // 5, seed=0, device=shape.device,
+            warmup_steps=shape.steps // 20, decay_start=shape.steps - shape.steps // 5, seed=shape.seed,
+            device=shape.device,
         )  # fmt: skip
         self.done = 0
 
@@ -201,27 +254,42 @@ class DictionaryLearning:
         self.trainer.update(self.done, x)
         self.done += 1
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        latents = self.trainer.ae.encode(x)
-        return self.trainer.ae.decode(latents), latents > 0
+    def codes(self, x: Tensor) -> Tensor:
+        codes: Tensor = self.trainer.ae.encode(x)
+        return codes
+
+    def decoded(self, codes: Tensor) -> Tensor:
+        decoded: Tensor = self.trainer.ae.decode(codes)
+        return decoded
+
+    @property
+    def rows(self) -> Tensor:
+        rows: Tensor = self.trainer.ae.decoder.weight.detach().T
+        return rows
 
 
-class Overcomplete:
+class Overcomplete(Codes):
     """`train_sae` of overcomplete, a batch at a time."""
 
     name, optimizer = "overcomplete", "Adam"
+    architecture = "topk"
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, points: Tensor | None = None) -> None:
         self.version = version_of("overcomplete")
         import matplotlib
 
         if not hasattr(matplotlib.cm, "get_cmap"):  # its import needs what newer matplotlib has no longer
             matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap  # type: ignore[attr-defined]
-        from overcomplete.sae import TopKSAE, train_sae
+        from overcomplete.sae import MpSAE, RATopKSAE, TopKSAE, train_sae
 
-        torch.manual_seed(0)
+        torch.manual_seed(shape.seed)
         self.train, self.device = train_sae, shape.device
-        self.sae = TopKSAE(shape.d, shape.m, top_k=shape.k, device=shape.device)
+        if self.architecture == "archetypal":
+            self.sae = RATopKSAE(shape.d, shape.m, points, top_k=shape.k, device=shape.device)
+        elif self.architecture == "matching_pursuit":
+            self.sae = MpSAE(shape.d, shape.m, k=shape.k, device=shape.device)
+        else:
+            self.sae = TopKSAE(shape.d, shape.m, top_k=shape.k, device=shape.device)
         self.adam = torch.optim.Adam(self.sae.parameters(), lr=shape.lr)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, shape.factor)
 
@@ -233,10 +301,32 @@ class Overcomplete:
             self.sae, [x], loss, self.adam, scheduler=self.schedule, nb_epochs=1, monitoring=0, device=self.device
         )
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def codes(self, x: Tensor) -> Tensor:
         self.sae.eval()
-        _, latents, out = self.sae(x)
-        return out, latents > 0
+        codes: Tensor = self.sae.encode(x)[1]
+        return codes
+
+    def decoded(self, codes: Tensor) -> Tensor:
+        decoded: Tensor = self.sae.decode(codes)
+        return decoded
+
+    @property
+    def rows(self) -> Tensor:
+        self.sae.eval()
+        rows: Tensor = self.sae.get_dictionary().detach()
+        return rows
+
+
+class OvercompleteArchetypal(Overcomplete):
+    """Its relaxed archetypal TopK; `points` are centers of k-means."""
+
+    architecture = "archetypal"
+
+
+class OvercompletePursuit(Overcomplete):
+    """Its matching pursuit."""
+
+    architecture = "matching_pursuit"
 
 
 class Sparsify:
@@ -289,6 +379,62 @@ PEERS: dict[str, Callable[[Shape], Contender]] = {
     "overcomplete": Overcomplete,
     "eai-sparsify": Sparsify,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class PeerDictionary:
+    """A trained peer on raw activations, as `sae.evaluation.controls.dictionary.Dictionary` has it."""
+
+    peer: Codes
+    mean: Tensor
+    scale: float
+
+    @property
+    def latents(self) -> int:
+        """How many there are."""
+        return len(self.peer.rows)
+
+    @property
+    def write(self) -> Tensor:
+        """Directions `(m, d)`."""
+        return self.peer.rows / self.scale
+
+    @torch.no_grad()
+    def encode(self, acts: Tensor) -> Tensor:
+        """Latents of raw activations."""
+        return self.peer.codes((acts.float() - self.mean) * self.scale)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Raw activations of latents."""
+        return self.peer.decoded(latents) / self.scale + self.mean
+
+
+DICTIONARIES: dict[str, Callable[..., Any]] = {
+    "sae-lens batchtopk": SAELensBatchTopK,
+    "sae-lens matryoshka": SAELensMatryoshka,
+    "dictionary-learning topk": DictionaryLearning,
+    "overcomplete archetypal": OvercompleteArchetypal,
+    "overcomplete matching pursuit": OvercompletePursuit,
+}
+
+
+def trained(name: str, shape: Shape, x: Tensor, points: Tensor) -> PeerDictionary:
+    """A peer's dictionary of vectors `(n, d)`, in the order that `sae.train` reads them.
+
+    Raises:
+        ImportError: the library is not installed.
+    """
+    statistics = statistics_of(x[:65536])
+    normalized = (x - statistics.mean) * statistics.scale
+    make = DICTIONARIES[name]
+    peer = make(shape, points) if make is OvercompleteArchetypal else make(shape)
+    batches = TensorStream(normalized, shape.batch, seed=shape.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(shape.steps):
+            peer.step(next(batches))
+    return PeerDictionary(peer, statistics.mean, statistics.scale)
 
 
 def peers(shape: Shape) -> tuple[list[Contender], list[str]]:

@@ -8,7 +8,7 @@
 
 Every dictionary is a line of `--out`/dictionaries.jsonl; what is there is not trained again, so that a run that was
 broken off goes on. Its directions are kept beside it, for the stability between seeds. `scenes` are four layers of
-`scenes-labels` on 780 scenes, 520 others to measure on; GoogLeNet is trained on nine tenths of the photographs in
+`scenes-labels` on 500 scenes, 200 others to measure on; GoogLeNet is trained on nine tenths of the photographs in
 `$CIRCUITS_DATA/imagenet-sample` and `voc-sample`, whose activations are kept in `--out`/activations, and measured on
 100 of the rest. All SAEs of a layer have the same number of latents, steps and vectors. Those with a penalty get the
 one with which a first training (of another seed) has as many active latents as the others, interpolated among
@@ -23,7 +23,6 @@ import math
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,6 +34,7 @@ sys.path[0] = str(HERE.parent)
 sys.path.append(str(HERE))
 
 import torch  # noqa: E402
+from _sae_peers import DICTIONARIES, Shape, trained  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import circuits  # noqa: E402
@@ -43,8 +43,10 @@ from sae.architectures.base import SAEConfig  # noqa: E402
 from sae.data.activations import Sampling, collect  # noqa: E402
 from sae.data.disk_shards import Shards, store  # noqa: E402
 from sae.data.site import Block  # noqa: E402
+from sae.evaluation.controls.dictionary import Dictionary  # noqa: E402
 from sae.evaluation.metrics import matched_cosine  # noqa: E402
 from sae.evaluation.trust.held_out import HeldOut, held_out  # noqa: E402
+from sae.training.input_normalization import statistics_of  # noqa: E402
 from sae.training.schedule import short_lr  # noqa: E402
 from zoo.images.sources import Images, open_images  # noqa: E402
 
@@ -91,14 +93,14 @@ class Site:
         self.scenes = layer in SCENES
         self.model = circuits.load("scenes-labels" if self.scenes else "googlenet-bvlc")
         self.site = sae.VisionSite(self.model, layer)
-        self.k, self.steps, self.batch = (4, 400, 1024) if self.scenes else (16, 250, 1024)
+        self.k, self.steps, self.batch = (4, 300, 1024) if self.scenes else (16, 150, 1024)
         self.latents = 4 * self.site.d if self.scenes else 1024
 
     @cached_property
     def images(self) -> tuple[Images, Images]:
         """To train on, to measure on."""
         if self.scenes:
-            return open_images("scenes:780"), open_images("scenes:520@7")
+            return open_images("scenes:500"), open_images("scenes:200@7")
         folder = Path(os.environ["CIRCUITS_DATA"])
         files = sorted(file for name in ("imagenet-sample", "voc-sample") for file in (folder / name).rglob("*.jpg"))
         images = open_images([str(file) for file in files])
@@ -168,7 +170,7 @@ class Site:
         return made
 
     @torch.no_grad()
-    def active(self, model: sae.SAE) -> float:
+    def active(self, model: Dictionary) -> float:
         """Active latents of a held-out position."""
         rows = self.tested.maps.flatten(0, 2)[::7]
         return float((model.encode(rows) > 0).sum(dim=1).double().mean())
@@ -237,14 +239,36 @@ def run(
     missing = [name for name in names if not results.has(architecture=name, **what)]
     if not missing:
         return
-    start = time.process_time()
     models = site.train(site.configs(missing, recipe, penalties), recipe, seed)
-    seconds = (time.process_time() - start) / len(missing)
     for name, values in measured(site, dict(zip(missing, models, strict=True))):
         model = models[missing.index(name)]
-        row = {**what, "architecture": name, "latents": model.latents, "seconds": round(seconds, 2), **values}
+        row = {**what, "architecture": name, "latents": model.latents, **values}
         results.add(row, model.write)
         print(json.dumps(row), flush=True)
+
+
+def run_peers(site: Site, results: Results, seed: int) -> None:
+    """Train and measure what is missing of the dictionaries of other libraries, at the same rate, steps and batches."""
+    what = {"layer": site.layer, "recipe": "default", "seed": seed}
+    acts = site.sample(Recipe(), seed)
+    ours = sae.build(sae.Archetypal(latents=site.latents, k=site.k, seed=seed), site.site.d)
+    for name in DICTIONARIES:
+        if results.has(architecture=name, **what):
+            continue
+        shape = Shape(site.site.d, site.latents, site.k, site.batch, site.steps, short_lr(site.latents), seed=seed)
+        if name == "overcomplete archetypal":  # the same centers as ours
+            statistics = statistics_of(acts[:65536])
+            ours.take_examples((acts[:: max(1, len(acts) // 20_000)] - statistics.mean) * statistics.scale)
+        try:
+            dictionary = trained(name, shape, acts, ours.points)  # type: ignore[arg-type]
+        except ImportError as error:
+            print(f"{name} is missing: {error}", file=sys.stderr)
+            continue
+        version = {"version": dictionary.peer.version}  # type: ignore[attr-defined]
+        for _, values in measured(site, {name: dictionary}):
+            row = {**what, "architecture": name, "latents": site.latents, **values}
+            results.add(row | version, dictionary.write)
+            print(json.dumps(row | version), flush=True)
 
 
 def table(results: Results, select: Callable[[dict[str, Any]], bool]) -> None:
@@ -292,9 +316,8 @@ def main() -> None:
     for layer in layers:
         site = Site(layer, options.out)
         if options.part == "peers":
-            from _sae_peers import trained_peers
-
-            trained_peers(site, results, options.seeds, measured)
+            for seed in options.seeds:
+                run_peers(site, results, seed)
             continue
         recipes = [Recipe()]
         names = options.architectures or list(sae.list_architectures())
