@@ -142,8 +142,8 @@ def input_statistics(
         statistics = statistics_of(x, normalize=normalize, bias=bias, ranks=ranks)
         if not examples:
             return statistics
-        kept = (x[: -(-examples // ranks.world)] - statistics.mean) * statistics.scale
-        return replace(statistics, examples=ranks.rows(kept))
+        normalized = (x[: -(-examples // ranks.world)] - statistics.mean) * statistics.scale
+        return replace(statistics, examples=ranks.rows(normalized))
     return _of_pairs(x, widths, normalize, bias, linear, ranks)
 
 
