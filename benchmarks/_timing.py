@@ -22,6 +22,8 @@ def in_turn(
         for name, run in contenders.items():
             start = clock()
             run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if k:
                 times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}

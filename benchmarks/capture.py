@@ -23,19 +23,19 @@ def main() -> None:
     """Time both on the same photographs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", default=os.environ.get("CIRCUITS_DATA"), help="folder of photographs")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--chunk", type=int, default=100, help="photographs per turn")
     options = parser.parse_args()
     if options.images is None:
         print("skipped: give --images FOLDER or set CIRCUITS_DATA")
         return
-    folder = Path(options.images)
-    inner = folder / "imagenet-sample"
-    images = open_images(inner if inner.is_dir() else folder)
-    model = circuits.load("googlenet-bvlc", weights="random", device="cpu")
+    inner = Path(options.images) / "imagenet-sample"
+    images = open_images(inner if inner.is_dir() else options.images)
+    model = circuits.load("googlenet-bvlc", weights="random", device=options.device)
     count = min(options.n, len(images))
     chunks = [range(i, min(i + options.chunk, count)) for i in range(0, count, options.chunk)]
-    ready = images.tensor(model.input, list(chunks[0]))
+    ready = images.tensor(model.input, list(chunks[0])).to(model.device)
     turn = iter(chunks + chunks[:1])
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,18 +223,21 @@ def ceiling(d: int, m: int, k: int, batch: int) -> float:
     return product + adam + (4 * m + 5 * k * d * 2) * batch / MEMORY
 
 
-def gpu(device: str, steps: int) -> None:
-    """Steps on a GPU for each shape, by each path."""
-    if not torch.cuda.is_available():
+def by_shape(device: str, steps: int, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Steps on a GPU for each shape, by each path; on a CPU to see that they run."""
+    on_gpu = device != "cpu"
+    if on_gpu and not torch.cuda.is_available():
         sys.exit("no GPU here: torch.cuda.is_available() is False")
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, bfloat16 products, {steps} steps.")
+    name = torch.cuda.get_device_name() if on_gpu else "CPU"
+    print(f"{name}, torch {torch.__version__}, bfloat16 products, {steps} steps.")
     print(f"Ceiling: {MATRIX / 1e12:.0f} TFLOP/s and {MEMORY / 1e12:.1f} TB/s, those of an H200.\n")
     lines = []
-    for d, m, k, batch in GPU_SHAPES:
+    for d, m, k, batch in shapes:
         shape = Shape(d, m, k, batch, steps, default_lr(m), device)
-        for path in ("triton", "dense"):
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        for path in ("triton", "dense") if on_gpu or os.environ.get("TRITON_INTERPRET") else ("bags", "dense"):
+            if on_gpu:
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
             clock = Clock(device)
             with kernels.using(path):
                 trainer, x = trainer_of(shape, "bfloat16")
@@ -242,7 +245,7 @@ def gpu(device: str, steps: int) -> None:
                     trainer.learn(x)
                 clock(lambda trainer=trainer, x=x: [trainer.learn(x) for _ in range(steps)])  # type: ignore[misc]
             seconds = clock.wall[0] / steps
-            peak = torch.cuda.max_memory_allocated() / 2**30
+            peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0
             share = ceiling(d, m, k, batch) / seconds
             speed = f"{batch / seconds:,.0f}; {seconds * 1e3:.2f}; {share:.0%}; {peak:.1f}"
             lines.append(f"{d}; {m}; {k}; {batch}; {path}; {speed}")
@@ -261,12 +264,16 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=4e-3, help="of all that use Adam; short runs want a high one")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--shapes", type=lambda s: tuple(map(int, s.split(","))), nargs="+", metavar="D,M,K,BATCH",
+        help="shapes to time by each path, on --device",
+    )  # fmt: skip
     parser.add_argument("--speed", action="store_true", help="leave out how well they reconstruct")
     parser.add_argument("--transcoders", action="store_true", help="SAEs against transcoders instead")
     parser.add_argument("--paths", action="store_true", help="dense against sparse on the CPU instead")
     options = parser.parse_args()
-    if options.device != "cpu":
-        gpu(options.device, options.steps)
+    if options.device != "cpu" or options.shapes:
+        by_shape(options.device, options.steps, options.shapes or GPU_SHAPES)
         return
     if options.transcoders:
         transcoders(options.threads[0], 20 if options.steps == 120 else options.steps)

@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=128, help="steps of --quality")
     parser.add_argument("--units", type=int, default=16, help="units of --quality")
     parser.add_argument("--repeat", type=int, default=0)
+    parser.add_argument("--turn", type=int, default=STEPS, help="steps in one turn")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -62,7 +63,7 @@ def main() -> None:
             quality(model, layer, options.steps, options.units)
     else:
         for layer in options.layers:
-            speed(model, layer, options.rounds)
+            speed(model, layer, options.rounds, options.turn)
 
 
 def _model(device: str | None) -> circuits.Model:
@@ -72,7 +73,7 @@ def _model(device: str | None) -> circuits.Model:
         return circuits.load("googlenet-bvlc", weights="random", device=device)
 
 
-def speed(model: circuits.Model, layer: str, rounds: int) -> None:
+def speed(model: circuits.Model, layer: str, rounds: int, steps: int = STEPS) -> None:
     """Seconds per step and image of one layer."""
     job = jobs_of(model, f"{layer}:0", RenderSettings())
     own = default_size(model, job)[0]
@@ -86,17 +87,17 @@ def speed(model: circuits.Model, layer: str, rounds: int) -> None:
     counts: dict[str, int] = {}
     for name, (count, size, show) in setups.items():
         batch = min(count, default_batch_size(model, job, (show, show)))
-        contenders[f"ours, {name}"] = _ours(model, layer, count, batch, size, show)
-        contenders[f"bare, {name}"] = _bare(model, layer, batch, show)
+        contenders[f"ours, {name}"] = _ours(model, layer, count, batch, size, show, steps)
+        contenders[f"bare, {name}"] = _bare(model, layer, batch, show, steps)
         counts |= {f"ours, {name}": count, f"bare, {name}": batch}
-    lucent = _lucent(model, layer)
+    lucent = _lucent(model, layer, steps)
     if lucent is not None:
         contenders["Lucent, one unit, 128 px at 224"] = lucent
         counts["Lucent, one unit, 128 px at 224"] = 1
     seconds = in_turn(contenders, rounds)
-    each = {name: s / counts[name] / STEPS for name, s in seconds.items()}
+    each = {name: s / counts[name] / steps for name, s in seconds.items()}
     peer = each.get("Lucent, one unit, 128 px at 224")
-    print(f"\n{layer}: seconds per step and image, median of {rounds} runs of {STEPS} steps")
+    print(f"\n{layer}: seconds per step and image, median of {rounds} runs of {steps} steps")
     for name in contenders:
         against = f"  {peer / each[name]:5.2f}x Lucent" if peer else ""
         floor = each.get(name.replace("ours", "bare"))
@@ -104,7 +105,9 @@ def speed(model: circuits.Model, layer: str, rounds: int) -> None:
         print(f"  {name:<46} {each[name]:8.4f}{against}{over}")
 
 
-def _ours(model: circuits.Model, layer: str, count: int, batch: int, size: int, show: int) -> Callable[[], None]:
+def _ours(
+    model: circuits.Model, layer: str, count: int, batch: int, size: int, show: int, steps: int
+) -> Callable[[], None]:
     """A few steps for `count` units, as many at once as `visualize` takes."""
     goal = objectives.stack([objectives.channel(layer, i) for i in range(batch)])
     image = Fourier()(range(batch), (size, size), model.input.channels, model.device)
@@ -112,20 +115,20 @@ def _ours(model: circuits.Model, layer: str, count: int, batch: int, size: int, 
 
     def run() -> None:
         for _ in range(count // batch):
-            ascend(model, goal, image, pipeline, RenderSettings(steps=STEPS, redirect=0))
+            ascend(model, goal, image, pipeline, RenderSettings(steps=steps, redirect=0))
         _wait(model)
 
     return run
 
 
-def _bare(model: circuits.Model, layer: str, count: int, show: int) -> Callable[[], None]:
+def _bare(model: circuits.Model, layer: str, count: int, show: int, steps: int) -> Callable[[], None]:
     images = torch.rand(count, model.input.channels, show, show, device=model.device)
     rows = torch.arange(count, device=model.device)
     target = model.layers[layer]
 
     def run() -> None:
         with frozen(model.module):
-            for _ in range(STEPS):
+            for _ in range(steps):
                 x = images.clone().requires_grad_(True)
                 acts = read(model, x.contiguous(memory_format=torch.channels_last), [target])[layer]
                 acts[rows, rows].flatten(1).mean(1).sum().backward()
@@ -139,7 +142,7 @@ def _wait(model: circuits.Model) -> None:
         torch.cuda.synchronize()
 
 
-def _lucent(model: circuits.Model, layer: str) -> Callable[[], object] | None:
+def _lucent(model: circuits.Model, layer: str, steps: int) -> Callable[[], object] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -150,7 +153,7 @@ def _lucent(model: circuits.Model, layer: str) -> Callable[[], object] | None:
     _lucent_call(render, model, f"{layer}:0", 1)
 
     def run() -> None:
-        _lucent_call(render, model, f"{layer}:0", STEPS)
+        _lucent_call(render, model, f"{layer}:0", steps)
         _wait(model)
 
     return run

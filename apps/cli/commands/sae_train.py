@@ -23,6 +23,7 @@ from apps.cli.sae_sites import BETWEEN, input_kind, inputs_for, reconstructions_
 if TYPE_CHECKING:
     from sae.architectures.base import SAEConfig
     from sae.data.activations import Sampling
+    from sae.distributed import Ranks
     from sae.evaluation.metrics import Reconstruction
     from sae.training.settings import TrainingSettings
     from sae.training.train import Run
@@ -66,7 +67,8 @@ class TrainSAE(ModelOptions):
     --out is the folder of the SAE (SAELens reads it, too); of a sweep, each SAE has a folder in it. What is needed to
     go on after Ctrl-C or a crash lies beside it, in OUT.training, until the training is done: give the same command
     again. Where --out holds the SAE of the same settings, it is not trained again; one of other settings is replaced
-    only with --replace. A share of the images or texts is held out, and every figure is given for both.
+    only with --replace. A share of the images or texts is held out, and every figure is given for both. Under
+    `torchrun` the processes share the images and train one SAE, which the first evaluates and writes.
 
     Example:
         circuits sae train scenes/mixed3b --images scenes:2000 --latents 384 --k 8 --out saes/parts
@@ -112,7 +114,7 @@ class TrainSAE(ModelOptions):
     steps: int = 1000
     """Training steps."""
     batch_size: int = 4096
-    """Positions per step."""
+    """Positions per step, of each process."""
     lr: float | None = None
     """Peak learning rate; by default 0.001 * sqrt(16384 / latents), five times what long trainings take."""
     held_out: float = 0.1
@@ -134,12 +136,19 @@ class TrainSAE(ModelOptions):
 
     def run(self, session: Session) -> CommandResult:
         """The SAEs, and how they reconstruct what they saw and what they did not."""
-        with contextlib.ExitStack() as claims:
-            return self._train(session, claims)
-
-    def _train(self, session: Session, claims: contextlib.ExitStack) -> CommandResult:
         self._check()
         out = self._out()
+        import torch
+
+        from sae.distributed import Ranks
+
+        with contextlib.ExitStack() as claims:
+            ranks = claims.enter_context(Ranks())
+            if torch.cuda.is_available():
+                ranks.device(torch.device("cuda"))  # the network, too, runs on the device of this rank
+            return self._train(session, claims, out, ranks)
+
+    def _train(self, session: Session, claims: contextlib.ExitStack, out: Path, ranks: Ranks) -> CommandResult:
         from sae.data.activations import Sampling, about
         from sae.formats import save
         from sae.formats.save_load import check_folder
@@ -153,7 +162,9 @@ class TrainSAE(ModelOptions):
         training, held_out = split(inputs.data, self.held_out, self.seed)
         if len(configs) == 1:
             check_folder(out)
-        folder = claims.enter_context(self._claimed(out))
+        # the first rank alone writes there: the others begin once it has the folder, or end with its reason
+        folder = out.with_name(out.name + ".training")
+        ranks.agreed(lambda: claims.enter_context(self._claimed(out, folder)) if ranks.first else folder)
         data = {
             "origin": inputs.origin, "digest": inputs.data.digest, "count": len(inputs.data),
             "held_out": self.held_out, "seed": self.seed,
@@ -164,16 +175,18 @@ class TrainSAE(ModelOptions):
         from sae.training.train import run_names, train
 
         folders = [out] if len(configs) == 1 else [out / name for name in run_names(configs)]
-        finished = [] if self.replace else self._finished(folders, configs, metadata)
+        finished = [] if self.replace else self._finished(folders, configs, metadata, ranks.world)
         if finished:
             runs: Sequence[Run] = finished
         else:
-            stream = self._stream(site, training, sampling, session)
+            stream = self._stream(site, training, sampling, session, ranks)
             with session.progress(f"training on {site.address}") as report, _checkpointed(folder):
                 runs = train(
                     stream, configs, settings=self._settings(), checkpoint=folder / "checkpoint.safetensors",
                     checkpoint_every=200, log_file=folder / "reports.jsonl", metadata=metadata, **reporting(report),
                 )  # fmt: skip
+        if not ranks.first:
+            raise SystemExit  # the first one evaluates, saves and prints
         seconds = elapsed()
         from sae.data.activations import collect
         from sae.data.site import widths_of
@@ -254,7 +267,7 @@ class TrainSAE(ModelOptions):
         )
 
     def _finished(
-        self, folders: Sequence[Path], configs: Sequence[SAEConfig], metadata: Mapping[str, Any]
+        self, folders: Sequence[Path], configs: Sequence[SAEConfig], metadata: Mapping[str, Any], processes: int
     ) -> list[Run]:
         """The runs of an earlier training with the same settings; none where not all of its SAEs are there.
 
@@ -272,17 +285,17 @@ class TrainSAE(ModelOptions):
                 run = load_run(folder)
             except FormatError as error:
                 raise UsageError(f"{error}: {_ADVICE}") from error
-            if other := self._differences(run, config, metadata):
+            if other := self._differences(run, config, metadata, processes):
                 raise UsageError(f"--out {folder} holds an SAE trained with {', '.join(other[:4])}: {_ADVICE}")
             runs.append(run)
         return runs if len(runs) == len(folders) else []
 
-    def _differences(self, run: Run, config: SAEConfig, metadata: Mapping[str, Any]) -> list[str]:
+    def _differences(self, run: Run, config: SAEConfig, metadata: Mapping[str, Any], processes: int) -> list[str]:
         """In what a run differs from the one that was asked for."""
         from sae.training.settings import flattened
         from zoo.errors import shorten
 
-        settings = self._settings().resolved(self.batch_size).stored(())
+        settings = self._settings().resolved(self.batch_size * processes).stored(())
         del settings["configs"]
         wanted = flattened({"config": config.to_dict(), "settings": settings, "metadata": metadata})
         former = flattened(
@@ -300,14 +313,13 @@ class TrainSAE(ModelOptions):
         return list(dict.fromkeys(differences))
 
     @contextlib.contextmanager
-    def _claimed(self, out: Path) -> Iterator[Path]:
+    def _claimed(self, out: Path, folder: Path) -> Iterator[Path]:
         """The folder in which the training keeps its checkpoint and its reports, while nobody else writes there."""
         from filelock import FileLock, Timeout
 
         from zoo.common.stored import tidy
         from zoo.errors import shorten
 
-        folder = out.with_name(out.name + ".training")
         tidy(folder)
         others = sorted({p.name for p in folder.iterdir()} - _OURS) if folder.is_dir() else []
         if others or folder.is_file():
@@ -358,12 +370,15 @@ class TrainSAE(ModelOptions):
         configs = sweep(base, **parse(swept, base)) if swept else [base]
         return [c if c.lr or self.lr else replace(c, lr=short_lr(c.latents)) for c in configs]
 
-    def _stream(self, site: Any, training: Any, sampling: Sampling, session: Session) -> Any:
+    def _stream(self, site: Any, training: Any, sampling: Sampling, session: Session, ranks: Ranks) -> Any:
         memory = int(self.memory * 2**30)
-        if self.activations is None:
+        folder = self.activations
+        if folder is None:
             return site.stream(training, sampling=sampling, batch_size=self.batch_size, seed=self.seed, memory=memory)
         from sae.data.disk_shards import store
 
         with session.progress(f"activations of {site.address}") as report:
-            shards = store(site, training, self.activations, sampling=sampling, **reporting(report))
+            shards = ranks.agreed(
+                lambda: store(site, training, folder, sampling=sampling, **reporting(report)) if ranks.first else None
+            ) or store(site, training, folder, sampling=sampling)
         return shards.stream(self.batch_size, self.seed, memory=memory)

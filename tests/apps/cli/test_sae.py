@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 
+import circuits
 import sae
+from apps.processes import child_environment
 from circuits.dataset.scan_results import read_scan
 from tests.apps.terminal import Cli, is_refused, process, written
 
@@ -224,6 +229,28 @@ def test_two_trainings_cannot_write_one_folder(cli: Cli, tmp_path: Path) -> None
     with FileLock(tmp_path / "out.training" / ".lock"):
         ran = cli(*TRAIN, "--out", tmp_path / "out")
     assert is_refused(ran) and "another training is writing" in ran.err
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_sae_which_the_first_writes(cli: Cli, tmp_path: Path) -> None:
+    few = (*TRAIN[:-4], "--lr", "0.003")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "apps.cli"]
+    options: dict[str, Any] = {"env": child_environment(), "capture_output": True, "text": True}
+    shared = [*command, *few, "--batch-size", "128", "--out", str(tmp_path / "shared")]
+    for _ in range(2):  # the second time nothing is trained
+        ran = subprocess.run(shared, **options)
+        assert ran.returncode == 0 and ran.stdout.count("held out") == 3, ran.stderr
+    assert "was there already" in ran.stdout and not (tmp_path / "shared.training").exists()
+    reports = [json.loads(line) for line in (tmp_path / "shared" / "reports.jsonl").read_text().splitlines()]
+    assert reports[-1]["step"] == 60 and reports[-1]["samples"] == 60 * 2 * 128
+    assert cli(*few, "--batch-size", "256", "--out", tmp_path / "alone").code == 0
+    x = circuits.capture(circuits.load("scenes"), "scenes:20", at=["mixed3b"])["mixed3b"].movedim(1, -1).flatten(0, 2)
+    ours, alone = (sae.metrics.reconstruction(sae.load(tmp_path / name), x).fvu for name in ("shared", "alone"))
+    assert ours < 1.25 * alone < 0.5  # each process reads every other image, so that the order is another
+    (tmp_path / "shared.training").mkdir()
+    with FileLock(tmp_path / "shared.training" / ".lock"):
+        ran = subprocess.run([*shared, "--replace"], **options)
+    assert ran.returncode != 0 and "another training is writing" in ran.stderr
 
 
 def test_architectures_are_swept(cli: Cli, tmp_path: Path) -> None:
