@@ -3,7 +3,7 @@
     python benchmarks/blind_naming.py sheets --sae saes/mixed4c --images photos --out naming
     python benchmarks/blind_naming.py score --out naming --answers answers.txt
 
-`sheets` writes `sheet-1.png` and so on, ten numbered items each: nine images on which it is strongest, and below them
+`sheets` writes `sheet-1.png` and so on, six numbered items each: nine images on which it is strongest, and below them
 nine over its whole range, evenly by rank from strong to weak. `keys.json` says what each number is: look at it after
 naming. `answers.txt` has a line for each number, `17 dog faces`, or `17 no` for one that is no single thing. `score`
 gives the share named of each kind with its exact 95 % interval, and Fisher's test of latents against the others.
@@ -15,27 +15,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
-from scipy import sparse
-from scipy.stats import binomtest, fisher_exact
-from torch import Tensor
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # a script beside this one has the name of a package
 
-import circuits
-import sae
-from circuits.network.layer import Layer
-from circuits.plot import save_figure
-from circuits.plot.drawing.crops import Crop, cut, pixels
-from circuits.plot.drawing.unit_rows import UnitLook, unit_rows
-from sae.data.attach import site_named
-from sae.evaluation.baselines import RandomDictionary
-from zoo.images.sources import Images, open_images
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from scipy import sparse  # noqa: E402
+from scipy.stats import binomtest, fisher_exact  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+import circuits  # noqa: E402
+import sae  # noqa: E402
+from circuits.network.layer import Layer  # noqa: E402
+from circuits.plot import save_figure  # noqa: E402
+from circuits.plot.drawing.crops import Crop, cut, pixels  # noqa: E402
+from circuits.plot.drawing.unit_rows import UnitLook, unit_rows  # noqa: E402
+from sae.data.attach import site_named  # noqa: E402
+from sae.evaluation.baselines import RandomDictionary  # noqa: E402
+from zoo.images.sources import Images, open_images  # noqa: E402
 
 KINDS = ("latents", "channels", "random directions")
-EXAMPLES, A_SHEET, LEAST = 9, 10, 10
+EXAMPLES, A_SHEET, LEAST = 9, 6, 10
 NO = "no"
 
 
@@ -109,10 +112,9 @@ def _sparse(encode: Callable[[Tensor], Tensor], rows: Tensor) -> sparse.csc_matr
 
 def _images_of(codes: sparse.csc_matrix, images: int) -> np.ndarray:
     """On how many images each unit is active."""
-    a_map = codes.shape[0] // images
-    table = sparse.coo_matrix(codes)
-    pairs = np.unique(np.stack([table.row // a_map, table.col]), axis=1)
-    return np.bincount(pairs[1], minlength=codes.shape[1])
+    positions = np.arange(codes.shape[0])
+    of_image = sparse.csr_matrix((np.ones(len(positions)), (positions // (len(positions) // images), positions)))
+    return np.asarray((of_image @ (codes > 0) > 0).sum(axis=0)).ravel()
 
 
 def _examples(

@@ -116,8 +116,9 @@ def _note(study: Study) -> str:
         )
     return (
         f"Set everywhere to multiples of its maximum of {study.maximum:.3g} on {study.inputs.get('count')} images. "
-        f"{', '.join(study.targets)} is the class that it increases most, more than {100 * study.beaten():.0f} % of "
-        f"{len(study.control)} random units increase theirs. "
+        f"{', '.join(study.targets)} is the class that it increases most, at {study.at:g} times it more than "
+        f"{100 * study.beaten():.0f} % of {len(study.control) + len(study.directions)} steps as long along random "
+        "units, random directions and principal components increase theirs. "
         f"{'Top-1 accuracy' if study.capability.what == 'top1' else 'Agreement of first choices'} stays within "
         f"{100 * study.tolerance:g} % of the unsteered network's {spot}."
     )

@@ -10,14 +10,17 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Session, reporting
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
 from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, show_next, table
 from apps.cli.registry import command
 
 if TYPE_CHECKING:
+    from circuits.network.model import Model
     from circuits.units.polysemanticity import Cluster, Polysemanticities, Polysemanticity
     from circuits.units.pure_units import ClusterAblation
+    from sae.evaluation.trust.cluster_separation import Separation
+    from zoo.images.sources import Images
 
 
 @command(group="Analysis", order=130, summary="polysemantic units, and the clusters of images that activate them")
@@ -31,8 +34,12 @@ class Polysemantic(ImageOptions):
     witness: the share of random assignments of the images to clusters that a deeper layer separates less well. For one
     unit the parents of each cluster are also ablated: its response should fall on that cluster's images only.
 
+    With --sae the clusters of all split channels of a layer are compared with the latents that write to these channels,
+    beside an untrained SAE, random directions, principal components, the other channels and shuffled clusters.
+
     Example:
         circuits polysemantic scenes/mixed4a --images scenes:1000 --out polysemantic
+        circuits polysemantic scenes/mixed4a --images scenes:1000@7 --sae saes/parts --out separated
         circuits polysemantic googlenet-bvlc/mixed4e:55 --images photos --out cats-and-cars
     """
 
@@ -46,6 +53,10 @@ class Polysemantic(ImageOptions):
     """At most so many groups a unit."""
     draws: int = 50
     """Draws of each control."""
+    sae: Many = ()
+    """Folder of an SAE of the layer, to compare its latents with the clusters; may be repeated."""
+    most: int | None = None
+    """With --sae: at most so many of the split channels, the highest score first."""
     figures: int = 6
     """How many of the best units get a figure in --out."""
 
@@ -55,10 +66,12 @@ class Polysemantic(ImageOptions):
         """Units ranked, or one unit decomposed."""
         from circuits.units.polysemanticity import polysemantic
 
-        for least, names in ((1, ("top", "draws")), (10, ("n",)), (2, ("clusters",)), (0, ("figures",))):
+        for least, names in ((1, ("top", "draws", "most")), (10, ("n",)), (2, ("clusters",)), (0, ("figures",))):
             self.check_least(*names, least=least)
         elapsed = clock()
         model, unit = self.address_of(self.address)
+        if self.sae and unit.index is not None:
+            raise UsageError(f"--sae compares the split channels of a layer: {unit.layer}, not {unit.short}")
         images = self.open_images(model.name)
         with session.progress(f"clustering {unit.short}") as report:
             result = polysemantic(
@@ -75,6 +88,7 @@ class Polysemantic(ImageOptions):
                 from circuits.units.pure_units import ablate_clusters
 
                 ablation = ablate_clusters(model, result.best, images, seed=self.seed)
+        separated = self._separated(session, model, result, images) if self.sae else None
         seconds = elapsed()
         top_rows = result.rows[: self.top]
         document: dict[str, Any] = {
@@ -87,12 +101,16 @@ class Polysemantic(ImageOptions):
             "ablation": None if ablation is None else ablation.describe(),
             "provenance": result.provenance,
         }
+        if separated is not None:
+            document["separation"] = separated.describe()
 
         def show(console: Console) -> None:
             if unit.index is not None:
                 _show_unit(console, result.best, ablation)
             else:
                 _show_ranking(console, result, top_rows)
+                if separated is not None:
+                    _show_separation(console, separated)
                 if top_rows:
                     show_next(console, self.follow_up("polysemantic", top_rows[0].unit, *self.image_options))
             console.print(Text(f"{len(images)} images; {seconds:.1f} s", style="dim"))
@@ -104,6 +122,8 @@ class Polysemantic(ImageOptions):
             if unit.index is None:
                 figure = polysemantic_ranking(result, n=self.top, title=f"Polysemanticity in {unit}")
                 plot.save_figure(figure, folder / "ranking.png")
+            if separated is not None:
+                plot.save_figure(separated.plot(), folder / "separation.png")
             for row in result.rows[: max(self.figures, 1 if unit.index is not None else 0)]:
                 name = row.unit.rpartition("/")[2].replace(":", "-").replace("~", "-")
                 plot.save_figure(polysemantic_unit(row, images, model.input), folder / f"{name}.png")
@@ -111,6 +131,31 @@ class Polysemantic(ImageOptions):
                 plot.save_figure(ablation_table(ablation), folder / "ablation.png")
 
         return CommandResult(document, show, write)
+
+    def _separated(
+        self, session: Session, model: Model, result: Polysemanticities, images: Images
+    ) -> Separation:  # fmt: skip
+        from circuits.network.address import basis_name
+        from sae.evaluation.trust.cluster_separation import separation
+        from sae.formats import load
+
+        folders = [Path(folder) for folder in self.sae]
+        saes = {basis_name(folder): load(folder) for folder in folders}
+        if len(saes) < len(folders):
+            raise UsageError("--sae: two folders of one name; their names are those of the dictionaries")
+        with session.progress("comparing with latents") as report:
+            return separation(model, result, saes, images, most=self.most, seed=self.seed, **reporting(report))
+
+
+def _show_separation(console: Console, separated: Separation) -> None:
+    from sae.evaluation.trust.cluster_separation import MEASURES
+
+    names = (*separated.dictionaries, *separated.controls)
+    means = {(n, m): separated.mean(n, m) for n in names for m in MEASURES}
+    measures = [m for m in MEASURES if any(means[n, m].value == means[n, m].value for n in names)]
+    rows = [[n, *(str(v) if (v := means[n, m]).value == v.value else "" for m in measures)] for n in names]
+    title = f"{len(separated.rows)} split channels: adjusted Rand index, mean and 95 % interval"
+    console.print(table(["dictionary", *measures], rows, title=title))
 
 
 def _show_ranking(console: Console, result: Polysemanticities, top_rows: tuple[Polysemanticity, ...]) -> None:

@@ -90,6 +90,20 @@ def test_a_channel_is_taken_apart(cli: Cli, trained: Path, tmp_path: Path) -> No
     assert (tmp_path / "apart" / "mixed3b-46.png").stat().st_size > 10_000
 
 
+def test_clusters_of_channels_are_compared_with_latents(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    options = ("--images", "scenes:80@7", "--n", "24", "--draws", "4", "--figures", "0", "--sae", trained)
+    ran = cli("polysemantic", "scenes/mixed3b", *options, "--most", "3", "--out", tmp_path / "split", "--json")
+    assert ran.code == 0, ran.err
+    compared = ran.json["separation"]
+    (name,) = compared["dictionaries"]
+    assert len(compared["channels"]) == min(3, ran.json["split"])
+    assert {"clusters", "leading latent"} <= set(compared["mean"][name]) and abs(
+        compared["mean"]["shuffled clusters"]["clusters"]["value"]
+    ) < 0.2
+    assert (tmp_path / "split" / "separation.png").stat().st_size > 10_000
+    assert is_refused(cli("polysemantic", "scenes/mixed3b:4", *options))
+
+
 def test_latents_are_units_of_other_commands(cli: Cli, trained: Path) -> None:
     latent = "scenes/mixed3b~parts:3"
     found = cli(
