@@ -210,7 +210,8 @@ def _sentence(result: dict[str, Any]) -> str:
     unchanged = "as before" if same and result["weights unchanged"] else "NOT as before"
     return (
         f"{result['sessions']} sessions at once for {result['seconds']:g} s against one server: {result['answers']:,} "
-        f"answers (median {result['median answer ms'] / 1000:.1f} s, of cached views and of views computed anew), "
+        f"answers (median {result['median answer ms'] / 1000:.1f} s, of cached views and of views computed anew; "
+        f"{result['CPU ms an answer, visitors included']} CPU-ms an answer, visitors included), "
         f"{result['errors']} errors, {result['differences']} different from those of a single session; "
         f"hooks and weights {unchanged}; {memory['alone']} to {memory['most']} MB."
     )
@@ -241,6 +242,7 @@ def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, 
         "hooks": {"before": before[0], "after": after[0]},
         "weights unchanged": before[1] == after[1],
         "median answer ms": round(counts["median"]),
+        "CPU ms an answer, visitors included": round(counts["cpu"]),
         "memory MB": {"alone": memory[0], "most": max(memory), "growth over the second half": half[-1] - half[0]},
     }
 
@@ -402,6 +404,7 @@ async def _together(
     counts: Counter[str] = Counter()
     spent: list[float] = []
     memory = [_memory()]
+    cpu = time.process_time()
     end = time.monotonic() + seconds
 
     async def session(number: int) -> None:
@@ -425,7 +428,9 @@ async def _together(
             memory.append(_memory())
 
     await asyncio.gather(watch(), *(session(number) for number in range(sessions)))
-    return {**{k: counts[k] for k in ("answers", "errors", "differences")}, "median": statistics.median(spent)}, memory
+    counted = {k: counts[k] for k in ("answers", "errors", "differences")}
+    each = (time.process_time() - cpu) / max(1, counts["answers"])
+    return {**counted, "median": statistics.median(spent), "cpu": 1000 * each}, memory
 
 
 def _difference(answer: dict[str, str], expected: dict[str, str]) -> str:

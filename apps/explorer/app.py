@@ -11,6 +11,7 @@ from apps.explorer.server import first_run
 from apps.explorer.server.security import guarded
 from apps.explorer.server.settings import settings
 from apps.explorer.session import links, state, waiting
+from zoo.weights.live_digest import weights_held
 
 st.set_page_config(page_title="Circuits", page_icon=str(ASSETS / "icon.svg"), layout="wide")
 st.html(f"<style>{asset('app.css')}</style>")
@@ -20,20 +21,21 @@ pages = {
 }
 page = st.navigation(list(pages.values()), position="hidden")  # its menu would drop the unit from the address
 name = next(name for name, candidate in pages.items() if candidate == page)
-waiting.begin()
-links.update()
-with guarded():
-    page_frame.follow_pickers(name)
-ready = False
-with guarded():
-    ready = first_run.ready(settings())
-if ready:
-    state.warm_up(str(settings().store))
-    with st.sidebar, guarded():
-        page_frame.menu(pages)
-        page_frame.pickers(name)
-    st.session_state["page"] = name
+with weights_held():  # of a view, which asks for them many times: 10 ms each for GoogLeNet
+    waiting.begin()
+    links.update()
     with guarded():
-        page.run()
-    page_frame.refresh()
+        page_frame.follow_pickers(name)
+    ready = False
+    with guarded():
+        ready = first_run.ready(settings())
+    if ready:
+        state.warm_up(str(settings().store))
+        with st.sidebar, guarded():
+            page_frame.menu(pages)
+            page_frame.pickers(name)
+        st.session_state["page"] = name
+        with guarded():
+            page.run()
+        page_frame.refresh()
 state.executor().keep(waiting.session(), waiting.shown_keys())

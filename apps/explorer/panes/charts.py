@@ -12,6 +12,8 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from apps.explorer.resources.steering_runs import Comparison, DoseResponse
+from apps.explorer.server.byte_cache import cached
+from apps.explorer.session.state import Location
 from circuits.dataset.scan_results import UnitScan
 from circuits.plot.drawing import palette
 from circuits.plot.drawing.svg import spread
@@ -42,8 +44,14 @@ def _figure(traces: Any, height: int, x: dict[str, Any], y: dict[str, Any], **la
     return go.Figure(traces, {"height": height, "margin": margin, "showlegend": False, "xaxis": x, "yaxis": y} | layout)
 
 
-def histogram(scanned: UnitScan) -> Any:
-    """Activation histogram of a unit: number of positions on a logarithmic scale."""
+def histogram(at: Location, scanned: UnitScan) -> Any:
+    """Activation histogram of the unit of a view: number of positions on a logarithmic scale."""
+    return _histogram(at.scanned.manifest["digest"], str(at.unit.channel), scanned)
+
+
+@cached
+def _histogram(digest: str, unit: str, _scanned: UnitScan) -> Any:
+    scanned = _scanned
     counts, low, high = spread(scanned.edges, scanned.counts, _BARS)
     step = (high - low) / _BARS
     middles = [low + (i + 0.5) * step for i in range(_BARS)]

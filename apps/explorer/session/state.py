@@ -390,11 +390,17 @@ def labels_of(at: Location) -> dict[str, str]:
     return _names(str(path), stamps, at.model.name) if any(stamps) else {}
 
 
+@cached
+def _class_names(layer: str, classes: tuple[str, ...]) -> dict[str, str]:
+    return {f"{layer}:{i}": name for i, name in enumerate(classes)}
+
+
 def names_of(at: Location) -> dict[str, str]:
     """Labels of units by address, and the names of the classes by that of their scores."""
-    model = at.model
-    classes = [] if model.class_scores is None else model.classes
-    return {f"{model.name}/{model.class_scores}:{i}": name for i, name in enumerate(classes)} | labels_of(at)
+    model, scores = at.model, at.model.class_scores
+    if scores is None:
+        return labels_of(at)
+    return _class_names(f"{model.name}/{scores}", tuple(model.classes)) | labels_of(at)
 
 
 @st.cache_resource(show_spinner=False)

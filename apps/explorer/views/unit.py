@@ -51,7 +51,7 @@ def main() -> None:
             with guarded():
                 panes.feature_visualization.show(at)
             st.markdown("##### Activation histogram")
-            charts.show(charts.histogram(scanned), "histogram", f"Activation histogram of {at.unit.short}")
+            charts.show(charts.histogram(at, scanned), "histogram", f"Activation histogram of {at.unit.short}")
             _classes(scanned)
         with right:
             st.markdown("##### Dataset examples")

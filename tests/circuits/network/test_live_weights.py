@@ -177,3 +177,23 @@ def test_the_digest_of_a_large_network_samples_every_tensor(monkeypatch) -> None
     before = current()
     net.weight.data.mul_(1.5)  # torch does not count this change
     assert current() != before
+
+
+def test_weights_that_are_held_are_compared_once_and_anew_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = circuits.wrap(network(0), input=SPEC)
+    compared: list[int] = []
+    checksum = live_digest._checksum
+
+    def counted(state: dict[str, Tensor]) -> int:
+        compared.append(1)
+        return checksum(state)
+
+    monkeypatch.setattr(live_digest, "_checksum", counted)
+    before = model.digest
+    with live_digest.weights_held():
+        assert model.digest == model.digest == before and len(compared) == 2
+    with torch.no_grad():
+        next(model.module.parameters()).data.add_(1)
+    with live_digest.weights_held():
+        assert model.digest != before
+    assert len(compared) == 3 and model.digest != before

@@ -40,4 +40,4 @@ def show(at: Location, key: str) -> None:
     if drawn:
         drawings = [tile(None, src, alt=f"feature visualization, {v.kind}", name=v.kind) for v, src in drawn]
         gallery(drawings, f"visualizations-{key}", size=118, label=f"feature visualizations of {at.unit.short}")
-    charts.show(charts.histogram(scanned), f"histogram-{key}", f"Activation histogram of {at.unit.short}")
+    charts.show(charts.histogram(at, scanned), f"histogram-{key}", f"Activation histogram of {at.unit.short}")

@@ -40,6 +40,11 @@ def strongest_weights(at: Location, direction: Literal["in", "out"], n: int = 12
     return _strongest_weights(at.model.digest, str(at.unit.channel), direction, n, at.model)
 
 
+@cached
+def _rows(digest: str, unit: str, direction: Literal["in", "out"], n: int, _weights: NeighborWeights) -> list[Any]:
+    return weight_rows(_weights, {}, {})
+
+
 def show(at: Location, direction: Literal["in", "out"]) -> None:
     """Show the weights of one direction."""
     n = _count(direction)
@@ -50,7 +55,9 @@ def show(at: Location, direction: Literal["in", "out"]) -> None:
         return
     images = {row.unit: state.thumb_of(at, Unit.parse(row.unit)) for row in weights.rows}
     st.caption(plain(_about(weights)))
-    rows = weight_rows(weights, images, state.names_of(at))
+    names = state.names_of(at)
+    drawn = _rows(at.model.digest, str(at.unit.channel), direction, n, weights)
+    rows = [{**row, "src": images.get(row["unit"]), "label": names.get(row["unit"], "")} for row in drawn]
     own = state.thumb_of(at, at.unit)
     weight_list(rows, own, at.unit.short, incoming=direction == "in", key=f"weights-{direction}")
     if weights.rest is not None and weights.count > len(rows):
