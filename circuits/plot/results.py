@@ -21,11 +21,13 @@ from circuits.attribution.attribute import Attribution
 from circuits.attribution.class_scores import class_of
 from circuits.attribution.expanded_weights import ExpandedWeights
 from circuits.attribution.heatmaps import Heatmap
+from circuits.dataset.audit.results import Audit
 from circuits.dataset.concept_search import Finding, Findings
 from circuits.dataset.labels.results import PartLabels
 from circuits.errors import CircuitsError
 from circuits.plot.activations import atlas as atlases, image as of_image
 from circuits.plot.activations.heatmap import heatmap_figure, overlay
+from circuits.plot.audit.page import audit_figure, audit_page
 from circuits.plot.circuit.attribution_graph import attribution_graph_page, graph_check_figure
 from circuits.plot.circuit.graph import circuit_graph
 from circuits.plot.circuit.graph_effects import effect_figure, groups_figure
@@ -88,6 +90,7 @@ for _kind, _function in (
     (ClusterAblation, ablation_table),
     (Polysemanticities, polysemantic_ranking),
     (Atlas, atlases.atlas_figure),
+    (Audit, audit_figure),
     (SemanticDictionary, of_image.dictionary_figure),
     (ActivationGrid, of_image.grid_figure),
     (Decomposed, decomposed_grid),
@@ -247,6 +250,13 @@ def _attribution_graph_page(
 def _dossier_page(dossier: Dossier, given: Given, *, command: str = "", python: str = "") -> str:
     scan = needs(given, "scan", "the page of a dossier")
     return dossier_page(dossier, scan, command=command, python=python, images=given.get("images"))
+
+
+@page_of.register
+def _audit_page(audit: Audit, given: Given, *, command: str = "", python: str = "") -> str:
+    model = given.get("model")
+    images = None if given.get("images") is None or model is None else open_images(given["images"])
+    return audit_page(audit, images, None if model is None else model.input, command=command, python=python)
 
 
 @page_of.register

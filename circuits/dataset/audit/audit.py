@@ -15,9 +15,10 @@ from circuits.attribution.class_scores import class_name
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.common.statistics import Estimate, label_auc
-from circuits.dataset.audit.effects import HeldOut, share_of
+from circuits.dataset.audit.effects import DRAWS, HeldOut, share_of
 from circuits.dataset.audit.evidence import class_evidence
-from circuits.dataset.audit.inputs import FEWEST, Inputs, inputs_of
+from circuits.dataset.audit.inputs import FEWEST, Inputs, inputs_of, mask_names
+from circuits.dataset.audit.pixels import before, object_masks
 from circuits.dataset.audit.results import Audit, ClassAudit, GroupAccuracy, Suspect
 from circuits.dataset.audit.suspicion import (
     agreement,
@@ -37,10 +38,13 @@ from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
 from zoo.common.results import remembers
 from zoo.common.stored import Stored
+from zoo.images.sources import Images
 from zoo.progress import Progress, reporter
 
 OTHERS = 256
 """Images of other classes that a class is held against, at most; as many of each as there are."""
+TRIED = 128
+"""Of them those that units are put on, with every suspect and every control."""
 IMAGES_SHOWN = 8
 
 
@@ -234,7 +238,8 @@ def _of_class(
     find, judge = given.of(given.finding, index), given.of(given.judging, index)
     reference = images.subset(given.others(given.finding, index, OTHERS, seed).tolist())
     others = given.others(given.judging, index, OTHERS, seed)
-    held_out = np.concatenate([judge, others])
+    tried = given.others(given.judging, index, TRIED, seed)
+    held_out = np.concatenate([judge, tried])
     layers = class_evidence(
         model, spaces, index, images.subset(find.tolist()), reference,
         keep=keep, steps=steps, batch_size=batch_size, seed=seed,
@@ -247,11 +252,13 @@ def _of_class(
         ),
         key=lambda row: -row[0],
     )[:top]
+    conflicts, background, p = _conflicts(model, given, index, judge, others, batch_size, seed)
     rows: list[Suspect] = []
     for space in dict.fromkeys(row[1] for row in ranked):
         trial = HeldOut(
-            model, layers[space], index, images.subset(held_out.tolist()), len(judge), reference, batch_size
-        )
+            model, layers[space], index, images.subset(judge.tolist()), images.subset(tried.tolist()), reference,
+            conflicts, batch_size,
+        )  # fmt: skip
         for _, _, unit in (row for row in ranked if row[1] == space):
             rows.append(_suspect(model, given, index, trial, unit, held_out, answers, random, seed))
     ways = given.judging[given.labels[given.judging] != index]
@@ -264,8 +271,55 @@ def _of_class(
         called=share_of(answers[ways] == index),
         units={s: tuple(f.ablation.sources[s].address(u) for u in f.members) for s, f in layers.items()},
         n_units={s: len(f.shares) for s, f in layers.items()},
+        background=background,
+        background_p=p,
         suspects=tuple(sorted(rows, key=lambda s: -s.suspicion)),
     )
+
+
+def _conflicts(
+    model: Model, given: Inputs, index: int, judge: NDArray[np.int64], others: NDArray[np.int64], batch_size: int,
+    seed: int,
+) -> tuple[Images | None, Estimate | None, float | None]:  # fmt: skip
+    """Objects of other classes before backgrounds of a class, and how much more often they are then called it.
+
+    More often than before backgrounds of other classes; nothing without masks.
+    """
+    if not given.masks:
+        return None, None, None
+    from scipy.stats import binomtest
+
+    rng = np.random.default_rng([seed, index, len(judge)])
+    masks = {
+        int(i): mask for i, mask in zip((*judge, *others), _masks_of(model, given, (*judge, *others)), strict=True)
+    }
+    outlined = [np.array([i for i in rows if not np.isnan(masks[int(i)]).any()]) for rows in (judge, others)]
+    if not all(map(len, outlined)):
+        return None, None, None
+    own, objects = outlined
+    answers, images = [], []
+    fillings = rng.choice(objects, size=len(objects))
+    for pool in (own, objects):
+        behind = rng.choice(pool, size=len(objects))
+        images.append(before(
+            model, given.images.subset(objects.tolist()), np.stack([masks[int(i)] for i in objects]),
+            given.images.subset(behind.tolist()), np.stack([masks[int(i)] for i in behind]),
+            given.images.subset(fillings.tolist()), batch_size,
+        ))  # fmt: skip
+        scores = capture(model, images[-1], at="logits", batch_size=batch_size)["logits"]
+        answers.append(scores.flatten(2).mean(dim=2).argmax(dim=1).cpu().numpy() == index)
+    each = answers[0].astype(float) - answers[1]
+    change = Estimate.of(each.mean(), each[rng.integers(len(each), size=(DRAWS, len(each)))].mean(axis=1))
+    more, less = int((each > 0).sum()), int((each < 0).sum())
+    p = binomtest(more, more + less, alternative="greater").pvalue if more + less else 1.0
+    return images[0], change, float(p)
+
+
+def _masks_of(model: Model, given: Inputs, rows: Sequence[int]) -> list[NDArray[np.float32]]:
+    """The object of each image by its own class, as the model is fed it; NaN without a mask."""
+    classes = np.unique(given.labels[list(rows)]).tolist()
+    parts = {c: mask_names(given.images, class_name(model, c)) for c in classes}
+    return [object_masks(given.images.subset([int(i)]), parts[int(given.labels[i])], model)[0] for i in rows]
 
 
 def _suspect(
@@ -276,7 +330,7 @@ def _suspect(
     controls = trial.controls(unit, random)
     split = trial.split(unit)
     n_own = trial.n_own
-    peaks = trial.peaks[:, unit]
+    peaks = trial.cues[:, unit]
     group = None
     if given.groups is not None:  # of both halves: groups had no part in the choice of the unit
         rows = np.concatenate([given.of(given.finding, index), held_out[:n_own]])
@@ -309,8 +363,9 @@ def _suspect(
         density=float((evidence.other_peaks[:, unit] > split.threshold).double().mean()),
         removal=trial.removal(unit, controls, rng),
         insertion=trial.insertion(unit, controls, rng),
+        background=trial.background(unit, controls, rng),
         split=split,
-        accuracies=trial.accuracies(unit, given.labels[held_out], answers[held_out], model),
+        accuracies=trial.accuracies(unit, given.labels[held_out], answers[held_out]),
         group=None if group is None else group[0],
         group_auc=None if group is None else group[1],
         with_images=examples(order[::-1]),

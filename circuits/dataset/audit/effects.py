@@ -11,11 +11,10 @@ from torch import Tensor
 
 from circuits.attribution.class_scores import class_name
 from circuits.common.statistics import Estimate
-from circuits.dataset.audit.evidence import Evidence, baseline_for, margin_of
+from circuits.dataset.audit.evidence import Evidence, Levels, baseline_for, levels_of, margin_of
 from circuits.dataset.audit.results import Effect, Split
 from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation
-from circuits.tracing.ablation.channel_edits import ChannelEdits
 from circuits.tracing.ablation.sources import Latents, composed
 from zoo.images.sources import Images
 
@@ -30,14 +29,14 @@ class HeldOut:
         model: the model.
         evidence: what the layer gives the class, on the other half.
         index: of the class.
-        images: held-out images, the first `n_own` of the class, then some of other classes.
+        own: held-out images of the class; others: of other classes.
         reference: images of other classes from the finding half, whose mean stands in for a removed unit.
+        conflicts: objects of other classes before backgrounds of the class, where there are masks.
         batch_size: images per forward pass.
 
     Attributes:
-        clean: `(N,)` whether the class is the answer, first on its `n_own` images, then on those of other classes.
-        removed: `(units, N)` the same with each unit removed.
-        peaks: `(N, units)` largest activation of each unit.
+        cues: how much of each unit's cue is there, on the class's own images and then on the others, `(N, units)`; see
+            `Evidence`.
     """
 
     def __init__(
@@ -45,22 +44,34 @@ class HeldOut:
         model: Model,
         evidence: Evidence,
         index: int,
-        images: Images,
-        n_own: int,
+        own: Images,
+        others: Images,
         reference: Images,
+        conflicts: Images | None,
         batch_size: int,
     ) -> None:
-        self.evidence, self.n_own = evidence, n_own
-        space, baseline = evidence.space, baseline_for(model, evidence.space, reference)
-        self.ablation = Ablation(
-            model, margin_of(model, index), [space], images, baseline, measure="mean", batch_size=batch_size
-        )
-        self.source = self.ablation.sources[space]
-        self.clean = _answers(self.ablation.clean)
-        self.removed = np.concatenate([_answers(r) for r in ChannelEdits(self.ablation).single()])
-        peaks = [self.source.activity(b.parts).amax(dim=(2, 3)).cpu() for b in self.ablation.batches()]
-        self.peaks = torch.cat(peaks).numpy()
+        self.model, self.evidence = model, evidence
+        baseline = baseline_for(model, evidence.space, reference)
+
+        def on(images: Images) -> Ablation:
+            return Ablation(
+                model, margin_of(model, index), [evidence.space], images, baseline,
+                measure="mean", batch_size=batch_size,
+            )  # fmt: skip
+
+        self._own, self._others = on(own), on(others)
+        self._conflicts = None if conflicts is None else on(conflicts)
+        self.source = self._own.sources[evidence.space]
+        batches = (batch for ablation in (self._own, self._others) for batch in ablation.batches())
+        levels = Levels.joined([levels_of(self.source.activity(batch.parts)) for batch in batches])
+        self.cues = levels.cues(evidence.signs).numpy()
+        self._removed: dict[tuple[int, int], NDArray[np.bool_]] = {}
         self._inserted: dict[int, NDArray[np.bool_]] = {}
+
+    @property
+    def n_own(self) -> int:
+        """Number of the class's own images."""
+        return len(self._own.images)
 
     def controls(self, unit: int, count: int) -> list[int]:
         """The units most like one in how much removing them changes the layer on images of the class."""
@@ -77,13 +88,29 @@ class HeldOut:
 
     def removal(self, unit: int, controls: Sequence[int], rng: np.random.Generator) -> Effect:
         """Change of the class's accuracy."""
-        own = slice(0, self.n_own)
-        return _effect(self.clean[own], self.removed[unit, own], (self.removed[c, own] for c in controls), rng)
+        return self._without(self._own, unit, controls, rng)
+
+    def background(self, unit: int, controls: Sequence[int], rng: np.random.Generator) -> Effect | None:
+        """Change of the share of other classes' objects that are called the class before backgrounds of it.
+
+        None without masks.
+        """
+        return None if self._conflicts is None else self._without(self._conflicts, unit, controls, rng)
 
     def insertion(self, unit: int, controls: Sequence[int], rng: np.random.Generator) -> Effect:
         """Change of the share of other classes' images that are called the class."""
-        clean = self.clean[self.n_own :]
-        return _effect(clean, self.inserted(unit), (self.inserted(c) for c in controls), rng)
+        return _effect(_answers(self._others.clean), self.inserted(unit), map(self.inserted, controls), rng)
+
+    def _without(self, ablation: Ablation, unit: int, controls: Sequence[int], rng: np.random.Generator) -> Effect:
+        removed = (self.removed(ablation, control) for control in controls)
+        return _effect(_answers(ablation.clean), self.removed(ablation, unit), removed, rng)
+
+    def removed(self, ablation: Ablation, unit: int) -> NDArray[np.bool_]:
+        """Whether images are called the class with a unit removed, `(N,)`; several suspects have the same controls."""
+        key = id(ablation), unit
+        if key not in self._removed:
+            self._removed[key] = _answers(ablation.respond_without({self.evidence.space: {unit}}))
+        return self._removed[key]
 
     @torch.no_grad()
     def inserted(self, unit: int) -> NDArray[np.bool_]:
@@ -95,16 +122,12 @@ class HeldOut:
             peaks = self.evidence.peaks[:, unit]
             donors = peaks.argsort(descending=True, stable=True)[: -(-len(peaks) // 2)]
             maps = torch.cat([b.parts[:, unit : unit + 1] for b in self.evidence.ablation.batches()])
-            rng, rows, first = np.random.default_rng(unit), [], 0
-            for batch in self.ablation.batches():
+            rng, rows = np.random.default_rng(unit), []
+            for batch in self._others.batches():
                 chosen = donors[torch.from_numpy(rng.integers(len(donors), size=len(batch.acts)))]
-                skip = max(0, min(self.n_own - first, len(batch.acts)))
-                first += len(batch.acts)
-                if skip == len(batch.acts):
-                    continue
                 acts = self._with(batch.acts, batch.parts, unit, maps[chosen])
-                response = self.ablation.segment.respond(acts, batch.context)
-                rows.append(_answers(self.ablation.target.values(response))[skip:])
+                response = self._others.segment.respond(acts, batch.context)
+                rows.append(_answers(self._others.target.values(response)))
             self._inserted[unit] = np.concatenate(rows)
         return self._inserted[unit]
 
@@ -118,20 +141,25 @@ class HeldOut:
 
     @torch.no_grad()
     def accuracies(
-        self, unit: int, labels: NDArray[np.int64], answers: NDArray[np.int64], model: Model
+        self, unit: int, labels: NDArray[np.int64], answers: NDArray[np.int64]
     ) -> dict[str, tuple[float, float]]:
-        """Class -> its accuracy, and that with a unit removed; `labels` and `answers` are of the images, `(N,)`."""
-        natural = torch.ones(self.source.width, dtype=torch.bool, device=model.device)
+        """Class -> its accuracy, and that with a unit removed.
+
+        Args:
+            unit: the unit; labels, answers: classes of the own images and then of the others, and what they are called.
+        """
+        natural = torch.ones(self.source.width, dtype=torch.bool, device=self.model.device)
         natural[unit] = False
         rows = []
-        for batch in self.ablation.batches():
-            edits = composed([self.ablation.holds(batch, self.evidence.space, natural)])
-            acts = edits.pop(self.source.layer)(batch.acts)
-            scores = self.ablation.segment.respond(acts, batch.context, edits)
-            rows.append(scores.flatten(2).mean(2).argmax(1).cpu())
+        for ablation in (self._own, self._others):
+            for batch in ablation.batches():
+                edits = composed([ablation.holds(batch, self.evidence.space, natural)])
+                acts = edits.pop(self.source.layer)(batch.acts)
+                scores = ablation.segment.respond(acts, batch.context, edits)
+                rows.append(scores.flatten(2).mean(2).argmax(1).cpu())
         removed = torch.cat(rows).numpy()
         return {
-            class_name(model, c): (float((answers[of] == c).mean()), float((removed[of] == c).mean()))
+            class_name(self.model, c): (float((answers[of] == c).mean()), float((removed[of] == c).mean()))
             for c in np.unique(labels).tolist()
             if (of := labels == c).any()
         }
@@ -139,25 +167,26 @@ class HeldOut:
     def split(self, unit: int) -> Split:
         """Images that have the unit's cue against those that do not."""
         threshold = float((self.evidence.peaks[:, unit].median() + self.evidence.other_peaks[:, unit].median()) / 2)
-        has = self.peaks[:, unit] > threshold
-        own, other = np.arange(len(has)) < self.n_own, np.arange(len(has)) >= self.n_own
-
-        def mean(values: NDArray[np.bool_], rows: NDArray[np.bool_]) -> float | None:
-            return float(values[rows].mean()) if rows.any() else None
-
-        removed = self.removed[unit]
+        has = self.cues[:, unit] > threshold
+        own, other = has[: self.n_own], has[self.n_own :]
+        right, called = _answers(self._own.clean), _answers(self._others.clean)
+        removed = self.removed(self._own, unit)
         return Split(
             threshold=threshold,
-            n_with=int((own & has).sum()),
-            n_without=int((own & ~has).sum()),
-            with_cue=mean(self.clean, own & has),
-            without_cue=mean(self.clean, own & ~has),
-            removed_with=mean(removed, own & has),
-            removed_without=mean(removed, own & ~has),
-            n_elsewhere=int((other & has).sum()),
-            elsewhere=mean(self.clean, other & has),
-            nowhere=mean(self.clean, other & ~has),
+            n_with=int(own.sum()),
+            n_without=int((~own).sum()),
+            with_cue=_mean(right[own]),
+            without_cue=_mean(right[~own]),
+            removed_with=_mean(removed[own]),
+            removed_without=_mean(removed[~own]),
+            n_elsewhere=int(other.sum()),
+            elsewhere=_mean(called[other]),
+            nowhere=_mean(called[~other]),
         )
+
+
+def _mean(values: NDArray[np.bool_]) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _answers(margins: Tensor) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -97,10 +97,15 @@ class Evidence:
         shares: `(units,)` of the whole, signed; members: the smallest set, by rank.
         attribution: `(N, units)` positive part of activation x gradient of the log odds, over all positions.
         attribution_off: the same at positions off the object's mask; None without masks, NaN for images without one.
-        pixels: what the pixels of the object and those of the background give each unit, `(N, units)` both; NaN for
-            images without a mask; None without masks.
-        cells: what each cell of a grid over the image gives each unit, `(N, units, cells)`; None with masks.
-        peaks, other_peaks: `(N, units)` largest activation on each image of the class, and of the others.
+        pixels: what the pixels of the object and those of the background give each unit, `(N, units)` both, times its
+            sign; NaN for images without a mask; None without masks.
+        cells: what each cell of a grid over the image gives each unit, `(N, units, cells)`, likewise, 0 where it takes
+            away; None with masks.
+        signs: `(units,)` 1 where a unit is more active on images of the class than on others, on average, else -1: it
+            then acts by being low.
+        rectified: `(units,)` whether a unit is never below zero: where such a one is low, its cue is absent.
+        peaks, other_peaks: `(N, units)` largest activation on each image of the class, and of the others; of units that
+            act by being low the mean activation, times -1. The larger, the more of its cue is there.
         change: `(units,)` root mean square of what removal takes away on images of the class.
     """
 
@@ -112,6 +117,8 @@ class Evidence:
     attribution_off: Tensor | None
     pixels: tuple[Tensor, Tensor] | None
     cells: Tensor | None
+    signs: Tensor
+    rectified: Tensor
     peaks: Tensor
     other_peaks: Tensor
     change: Tensor
@@ -155,9 +162,9 @@ def class_evidence(
             batch_size,
         )
         pixels = {space: tuple(_spread(part, known, len(own)) for part in both) for space, both in halves.items()}
-    other_peaks = peak_activations(model, list(ablations), others, batch_size)
+    other_levels = levels_on(model, list(ablations), others, batch_size)
     return {
-        space: _of_layer(ablation, space, keep, steps, masks, pixels.get(space), cells.get(space), other_peaks[space])
+        space: _of_layer(ablation, space, keep, steps, masks, pixels.get(space), cells.get(space), other_levels[space])
         for space, ablation in ablations.items()
     }
 
@@ -171,16 +178,21 @@ def _spread(values: Tensor, known: NDArray[np.int64], count: int) -> Tensor:
 
 def _of_layer(
     ablation: Ablation, space: str, keep: float, steps: int, masks: NDArray[np.float32] | None,
-    pixels: Any, cells: Tensor | None, other_peaks: Tensor,
+    pixels: Any, cells: Tensor | None, other_levels: Levels,
 ) -> Evidence:  # fmt: skip
     signed = unit_scores(ablation, "integrated", steps=steps)[space].signed
     members = ranked_circuit(ablation, {space: signed}, keep)[space]
     source = ablation.sources[space]
-    squares, peaks = torch.zeros(len(signed), dtype=torch.float64), []
+    squares, rows = torch.zeros(len(signed), dtype=torch.float64), []
+    rectified = torch.ones(len(signed), dtype=torch.bool)
     for batch in ablation.batches():
         moved = source.activity(batch.parts - batch.baselines[space])
         squares += moved.double().pow(2).mean(dim=(2, 3)).sum(dim=0).cpu()
-        peaks.append(source.activity(batch.parts).amax(dim=(2, 3)).cpu())
+        activity = source.activity(batch.parts)
+        rectified &= (activity >= 0).all(dim=0).all(dim=1).all(dim=1).cpu()
+        rows.append(levels_of(activity))
+    levels = Levels.joined(rows)
+    signs = torch.where(levels.means.mean(dim=0) >= other_levels.means.mean(dim=0), 1.0, -1.0)
     attribution, attribution_off = positive_attribution(ablation, masks)
     return Evidence(
         space=space,
@@ -189,25 +201,48 @@ def _of_layer(
         members=tuple(sorted(members, key=lambda u: -float(signed[u]))),
         attribution=attribution,
         attribution_off=attribution_off,
-        pixels=pixels,
-        cells=cells,
-        peaks=torch.cat(peaks),
-        other_peaks=other_peaks,
+        pixels=None if pixels is None else tuple(signs * part for part in pixels),
+        cells=None if cells is None else (signs[:, None] * cells).clamp(min=0),
+        signs=signs,
+        rectified=rectified,
+        peaks=levels.cues(signs),
+        other_peaks=other_levels.cues(signs),
         change=(squares / len(ablation.images)).sqrt(),
     )
 
 
-def peak_activations(model: Model, spaces: Sequence[str], images: Images, batch_size: int) -> dict[str, Tensor]:
-    """Largest activation `(N, units)` of each unit on each image; the error of a dictionary is its last unit."""
+class Levels(NamedTuple):
+    """Largest and mean activation of each unit on each image, `(N, units)`."""
+
+    peaks: Tensor
+    means: Tensor
+
+    @staticmethod
+    def joined(parts: Sequence[Levels]) -> Levels:
+        """Of all images of several batches."""
+        return Levels(torch.cat([p.peaks for p in parts]), torch.cat([p.means for p in parts]))
+
+    def cues(self, signs: Tensor) -> Tensor:
+        """How much of a unit's cue is there; see `Evidence`."""
+        return torch.where(signs > 0, self.peaks, -self.means)
+
+
+def levels_of(activity: Tensor) -> Levels:
+    """From maps `(N, units, h, w)`."""
+    return Levels(activity.amax(dim=(2, 3)).cpu(), activity.mean(dim=(2, 3)).cpu())
+
+
+def levels_on(model: Model, spaces: Sequence[str], images: Images, batch_size: int) -> dict[str, Levels]:
+    """Those of the units of some layers on images; the error of a dictionary is its last unit."""
     sources = {space: source_of(model, space) for space in spaces}
     layers = {source.layer: model.layers[source.layer] for source in sources.values()}
-    rows: dict[str, list[Tensor]] = {space: [] for space in spaces}
+    rows: dict[str, list[Levels]] = {space: [] for space in spaces}
     with torch.no_grad():
         for _, batch in images.batches(model.input, batch_size=batch_size):
             maps = read(model, batch, list(layers.values()))
             for space, source in sources.items():
-                rows[space].append(source.activity(source.parts(maps[source.layer])).amax(dim=(2, 3)).cpu())
-    return {space: torch.cat(parts) for space, parts in rows.items()}
+                rows[space].append(levels_of(source.activity(source.parts(maps[source.layer]))))
+    return {space: Levels.joined(parts) for space, parts in rows.items()}
 
 
 def positive_attribution(ablation: Ablation, masks: NDArray[np.float32] | None) -> tuple[Tensor, Tensor | None]:

@@ -89,8 +89,8 @@ def inputs_of(
         raise CircuitsError(f"{opened.name} holds no image: an audit needs images of each class")
     if model.layer("logits").channels < 2:
         raise CircuitsError(f"{model.name} has one class score ({model.logits}): an audit is of two classes or more")
-    names, csv_labels = _groups(opened, groups)
-    right = _labels(model, opened, labels if labels is not None else csv_labels)
+    names, csv_labels = group_names(opened, groups)
+    right = labels_of(model, opened, labels if labels is not None else csv_labels)
     if annotations is not None:
         opened = open_annotated(opened, annotations)
     present = np.unique(right)
@@ -99,7 +99,7 @@ def inputs_of(
             f"all images of {opened.name} are of {class_name(model, int(present[0]))}: an audit holds the images of "
             "a class against those of others, so give images of two classes or more"
         )
-    finding, judging = _halves(opened, right, names, seed)
+    finding, judging = halves(opened, right, names, seed)
     wanted = sorted(present.tolist()) if classes is None else [class_index(model, c) for c in classes]
     audited, omitted = [], {}
     for index in dict.fromkeys(wanted):
@@ -117,8 +117,12 @@ def inputs_of(
     return Inputs(opened, right, names, finding, judging, tuple(audited), omitted)
 
 
-def _labels(model: Model, images: Images, labels: Sequence[int | str] | None) -> NDArray[np.int64]:
-    """Class of each image: given, of the images, or by the name of its folder."""
+def labels_of(model: Model, images: Images, labels: Sequence[int | str] | None) -> NDArray[np.int64]:
+    """Class of each image `(N,)`: given, of the images, or by the name of its folder.
+
+    Raises:
+        CircuitsError: images whose class is not known, or is none of the model's.
+    """
     if labels is None and images.labels is None:
         by_name = labels_by_name(images.ids, model.classes)
         if by_name is None:
@@ -144,12 +148,17 @@ def _labels(model: Model, images: Images, labels: Sequence[int | str] | None) ->
     return right
 
 
-def _groups(
+def group_names(
     images: Images, groups: str | os.PathLike[str] | Sequence[str] | None
 ) -> tuple[tuple[str, ...] | None, list[int | str] | None]:
-    """Group of each image, and its class where a file says so."""
+    """Group of each image, and its class where a file says so; without `groups` those that the images have.
+
+    Raises:
+        CircuitsError: a file, folders or a list that do not fit the images.
+    """
     if groups is None:
-        return None, None
+        own = getattr(images, "groups", None)
+        return (None, None) if own is None else (tuple(own), None)
     if groups == FOLDERS:
         deep = [PurePosixPath(identity).parts for identity in images.ids]
         short = next((i for i, parts in enumerate(deep) if len(parts) < 3), None)
@@ -186,7 +195,7 @@ def _read_groups(images: Images, file: Path) -> tuple[tuple[str, ...], list[int 
     return names, [by_path[identity]["class"] for identity in images.ids] if "class" in columns else None
 
 
-def _halves(
+def halves(
     images: Images, labels: NDArray[np.int64], groups: Sequence[str] | None, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Two halves with as many images of each class and group, copies of one image in the same."""
@@ -197,13 +206,13 @@ def _halves(
     for copies in contents.values():
         first = copies[0]
         strata.setdefault((int(labels[first]), "" if groups is None else groups[first]), []).append(copies)
-    rng, halves = np.random.default_rng(seed), ([], [])  # type: ignore[var-annotated]
+    rng, parts = np.random.default_rng(seed), ([], [])  # type: ignore[var-annotated]
     turn = 0
     for key in sorted(strata):
         for i in rng.permutation(len(strata[key])).tolist():
-            halves[turn].extend(strata[key][i])
+            parts[turn].extend(strata[key][i])
             turn = 1 - turn  # goes on over the strata, so that small ones do not all fall to one half
-    finding, judging = (np.sort(np.array(half, dtype=np.int64)) for half in halves)
+    finding, judging = (np.sort(np.array(half, dtype=np.int64)) for half in parts)
     return finding, judging
 
 

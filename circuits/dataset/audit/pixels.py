@@ -30,7 +30,7 @@ from circuits.dataset.labels.shares import on_input, part_masks
 from circuits.network.hooks import read
 from circuits.network.model import Model
 from circuits.tracing.ablation.sources import source_of
-from zoo.images.sources import Images
+from zoo.images.sources import Images, open_images
 
 GROWN = 1 / 16
 """How far a mask is grown, in sides of the image; its edge has half of that as standard deviation."""
@@ -87,7 +87,7 @@ def by_object(
 def by_cell(model: Model, spaces: Sequence[str], images: Images, others: Images, batch_size: int) -> dict[str, Tensor]:
     """What each cell of a grid over the image gives each unit: layer -> `(N, units, GRID * GRID)`.
 
-    It is how much the mean activation falls where the cell is that of an image of another class; what rises is 0.
+    It is how much the mean activation falls where the cell is that of an image of another class.
     """
     height, width = model.input.hw
     rows: dict[str, list[Tensor]] = {space: [] for space in spaces}
@@ -101,10 +101,29 @@ def by_cell(model: Model, spaces: Sequence[str], images: Images, others: Images,
                 changed = own.clone()
                 changed[at] = other[at]
                 for space, values in _activity(model, spaces, changed).items():
-                    falls[space].append((whole[space] - values).clamp(min=0))
+                    falls[space].append(whole[space] - values)
         for space in spaces:
             rows[space].append(torch.stack(falls[space], dim=2))
     return {space: torch.cat(parts) for space, parts in rows.items()}
+
+
+def before(
+    model: Model, objects: Images, masks: NDArray[np.float32], backgrounds: Images, hidden: NDArray[np.float32],
+    fillings: Images, batch_size: int,
+) -> Images:  # fmt: skip
+    """The objects of some images before the backgrounds of others, as the model is fed them, one for each.
+
+    Args:
+        model: the model.
+        objects: with masks `(N, H, W)`; see `object_masks`.
+        backgrounds: whose own objects, the masks `hidden`, are covered by what the images `fillings` have there.
+    """
+    rows = []
+    third = fillings.batches(model.input, batch_size=batch_size)
+    for (own, other, numbers), (_, filling) in zip(_pairs(model, objects, backgrounds, batch_size), third, strict=True):
+        m, h = (torch.from_numpy(np.stack([grown(some[i]) for i in numbers]))[:, None] for some in (masks, hidden))
+        rows.append(m * own + (1 - m) * (h * filling + (1 - h) * other))
+    return open_images(torch.cat(rows))
 
 
 def cell_distances() -> Tensor:

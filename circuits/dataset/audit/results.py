@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from circuits.common.examples import Example
-from circuits.common.statistics import Estimate
+from circuits.common.statistics import Estimate, holm
 from zoo.common.results import HIDDEN, Result
 
 Verdict = Literal["shortcut", "possible", "no"]
@@ -94,6 +94,8 @@ class Suspect(Result):
             dictionary: at zero).
         insertion: change of the share of other classes' images that are called the class, with the unit as it is on
             images of the class where it is most active.
+        background: change of the share of other classes' objects that are called the class where they stand before
+            backgrounds of the class, with the unit removed; None without masks.
         split: images that have it against those that do not.
         accuracies: class -> its accuracy on the held-out images at hand, and that with the unit removed.
         group, group_auc: of all images of the class, the group that its peak activation tells apart best, and how well.
@@ -117,6 +119,7 @@ class Suspect(Result):
     density: float
     removal: Effect
     insertion: Effect
+    background: Effect | None
     split: Split
     accuracies: Mapping[str, tuple[float, float]]
     group: str | None = None
@@ -149,6 +152,8 @@ class Suspect(Result):
             "removal_limit": self.removal.limit,
             "insertion": self.insertion.change.value,
             "insertion_limit": self.insertion.limit,
+            "background": None if self.background is None else self.background.change.value,
+            "background_limit": None if self.background is None else self.background.limit,
             "others_change": self.others_change,
             "reason": self.reason,
         }
@@ -164,6 +169,9 @@ class ClassAudit(Result):
         units: layer -> the smallest set of units, by rank, that keeps `keep` of what the layer gives the class's log
             odds beyond what it gives them on other images.
         n_units: layer -> of how many.
+        background: share of other classes' objects that are called the class before backgrounds of it (held-out images,
+            their own objects covered), less that before backgrounds of other classes; None without masks.
+        background_p: of McNemar's exact test that it is no more often, object by object; one-sided.
         suspects: the most suspicious of these units.
     """
 
@@ -175,6 +183,8 @@ class ClassAudit(Result):
     called: Estimate
     units: Mapping[str, tuple[str, ...]]
     n_units: Mapping[str, int]
+    background: Estimate | None
+    background_p: float | None
     suspects: tuple[Suspect, ...]
 
 
@@ -215,14 +225,27 @@ class Audit(Result):
     seed: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    described = ("claimed_units",)
+    described = ("claimed_units", "leaning")
 
     @property
     def suspects(self) -> tuple[Suspect, ...]:
-        """The suspects of all classes: proven shortcuts, then possible ones, then others; most suspicious first."""
-        order = {"shortcut": 0, "possible": 1, "no": 2}
-        every = [s for c in self.classes for s in c.suspects]
-        return tuple(sorted(every, key=lambda s: (order[s.verdict], -s.suspicion)))
+        """The suspects of all classes: proven shortcuts, then possible ones, then others.
+
+        Those of classes that lean on their background (`leaning`) come before those of others, and of them the most
+        suspicious first.
+        """
+        order, leaning = {"shortcut": 0, "possible": 1, "no": 2}, self.leaning
+        every = [
+            (order[s.verdict], s.class_name not in leaning, -s.suspicion, s) for c in self.classes for s in c.suspects
+        ]
+        return tuple(row[3] for row in sorted(every, key=lambda row: row[:3]))
+
+    @property
+    def leaning(self) -> tuple[str, ...]:
+        """Classes that objects of others are called more often before their backgrounds: p < .05 after Holm."""
+        known = [c for c in self.classes if c.background_p is not None]
+        adjusted = holm([c.background_p for c in known if c.background_p is not None])
+        return tuple(c.class_name for c, p in zip(known, adjusted, strict=True) if p < 0.05)
 
     @property
     def claimed(self) -> tuple[Suspect, ...]:
@@ -242,5 +265,5 @@ class Audit(Result):
         counts = {v: sum(s.verdict == v for s in self.suspects) for v in ("shortcut", "possible", "no")}
         return (
             f"Audit({self.model} on {self.images}: {len(self.classes)} classes, accuracy {self.accuracy:.2f}; "
-            f"{counts['shortcut']} shortcuts, {counts['possible']} possible, {counts['no']} others looked at)"
+            f"{counts['shortcut']} proven, {counts['possible']} possible, {counts['no']} others tried)"
         )

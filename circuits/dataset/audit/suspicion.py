@@ -16,10 +16,15 @@ DRAWS = 1000
 
 
 def candidates(evidence: Evidence) -> list[int]:
-    """Units of the smallest set that give the class something; the error of a dictionary is no direction."""
+    """Units of the smallest set that give the class something by what is there.
+
+    Not the error of a dictionary, which is no direction; and no unit after a ReLU that gives it by being low: that a
+    class is told by the absence of another one's cue is no shortcut of its own.
+    """
     source = evidence.ablation.sources[evidence.space]
     error = source.latents if isinstance(source, Latents) else None
-    return [u for u in evidence.members if u != error and float(evidence.shares[u]) > 0]
+    absent = (evidence.signs < 0) & evidence.rectified
+    return [u for u in evidence.members if u != error and float(evidence.shares[u]) > 0 and not bool(absent[u])]
 
 
 def suspicion(evidence: Evidence, unit: int) -> float:
@@ -36,9 +41,8 @@ def off(evidence: Evidence, unit: int) -> float:
 
 
 def _share(inside: Tensor, outside: Tensor) -> Tensor:
-    """Share of the background in what object and background give; what is below nothing counts as nothing."""
-    outside = outside.clamp(min=0)
-    return outside / (outside + inside.clamp(min=0)).clamp_min(1e-30)
+    """What the background adds, by all that object and background change, whether they add or take away."""
+    return outside.clamp(min=0) / (inside.abs() + outside.abs()).clamp_min(1e-30)
 
 
 def border(evidence: Evidence, unit: int) -> float:

@@ -19,13 +19,13 @@ def judged(suspect: Suspect) -> Suspect:
 def _verdict(s: Suspect) -> tuple[Verdict, str]:
     effect = _effect(s)
     separates = s.group_auc is not None and s.group_auc.low > MAJORITY
-    if s.off_object is not None and s.off_object.low <= MAJORITY and not separates:
+    if s.off_object is not None and s.off_object.low <= MAJORITY:
         return "no", f"not a shortcut because {_percent(1 - s.off_object.value)} of its evidence lies on the object"
     if s.off_object is None and not separates and s.off <= MAJORITY:
         return "no", "not a shortcut because its evidence lies in the middle and where that of the other units does"
     if not effect:
-        return "no", "not a shortcut because nothing changes more than with other units that are as active"
-    if s.off_object is not None and s.off_object.low > MAJORITY:
+        return "no", "not proven: nothing changes more than with other units that are as active"
+    if s.off_object is not None:
         return "shortcut", f"{_percent(s.off_object.value)} of its evidence lies off the object, and {effect}"
     if separates:
         return "shortcut", f"it tells the group {s.group} apart (AUC {s.group_auc.value:.2f}), and {effect}"  # type: ignore[union-attr]
@@ -39,6 +39,11 @@ def _effect(s: Suspect) -> str:
         words.append(f"without it {_percent(-s.removal.change.value)} of the images of {s.class_name} are lost")
     if s.insertion.beyond and s.insertion.change.value > 0:
         words.append(f"with it {_percent(s.insertion.change.value)} more images of other classes are called so")
+    if s.background is not None and s.background.beyond and s.background.change.value < 0:
+        words.append(
+            f"without it {_percent(-s.background.change.value)} fewer objects of other classes are called "
+            f"{s.class_name} before its backgrounds"
+        )
     return " and ".join(words)
 
 

@@ -94,6 +94,13 @@ def test_the_cue_is_the_one_shortcut_and_the_object_is_none(audited: circuits.Au
     assert {s.unit for s in audited.suspects} <= {f"handmade/relu:{i}" for i in (CUE, OBJECT, OTHER)}
 
 
+def test_a_class_that_leans_on_its_background_is_told_from_those_that_do_not(audited: circuits.Audit) -> None:
+    leaning = {c.class_name: c.background for c in audited.classes}
+    assert leaning["cat"] is not None and leaning["cat"].low > 0.5 and audited.leaning == ("cat",)
+    for name in ("dog", "bird"):  # cats' backgrounds, red in a corner, are among those that they are held against
+        assert leaning[name] is not None and leaning[name].value < 0.3
+
+
 def test_removal_is_what_plain_pytorch_gives(model: circuits.Model, audited: circuits.Audit) -> None:
     images = photographs()
     given = halves(model, images)
@@ -153,7 +160,7 @@ def test_an_effect_counts_where_it_exceeds_its_controls() -> None:
 def test_the_effect_is_needed_besides_the_place(audited: circuits.Audit) -> None:
     proven = audited.claimed[0]
     weak = Effect(Estimate(-0.02, -0.1, 0.0), (0.0,) * 20)
-    assert judged(replace(proven, removal=weak, insertion=weak)).verdict == "no"
+    assert judged(replace(proven, removal=weak, insertion=weak, background=weak)).verdict == "no"
     assert judged(replace(proven, off_object=Estimate(0.6, 0.4, 0.8))).verdict == "no"
 
 

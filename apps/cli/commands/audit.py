@@ -1,0 +1,149 @@
+"""`circuits audit`: what a classifier relies on that it should not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, loading_code, reporting, resumable
+from apps.cli.output.console import clock, table
+from apps.cli.registry import command
+
+if TYPE_CHECKING:
+    from circuits.dataset.audit.results import Audit, Effect
+
+
+@command(group="Analysis", order=30, summary="what a classifier relies on off the object, and what happens without it")
+@dataclass(frozen=True, kw_only=True)
+class AuditModel(ImageOptions):
+    """Look for what a classifier relies on that is not the object, class by class, and try each suspect.
+
+    One half of the images finds units that carry a class from off the object, the other tries them: removed, and put on
+    images of other classes, beside 20 other units that change as much. Images lie in folders called after the classes.
+    With --annotations, a COCO file that outlines the objects, a suspect can be proven; without, the most suspicious
+    come first, and you decide by their images. With --out: index.html for people who do not read code, audit.json,
+    audit.result for Python, audit.png; the same command goes on where it was interrupted.
+
+    Example:
+        circuits audit mine --model mine.py:make --images photographs --annotations outlines.json --out audit
+        circuits audit googlenet-bvlc --images photographs --classes tench --classes ostrich
+        circuits audit scenes --images scenes:1300 --classes car --out audit
+    """
+
+    model: tyro.conf.Positional[str]
+    """Name of a model, as `circuits models` lists them."""
+    classes: Many = ()
+    """A class to audit, by name or number; may be repeated. By default all that have images."""
+    annotations: Path | None = None
+    """COCO file with the outlines of the objects; file names in it are those in the folder of images."""
+    groups: str | None = None
+    """Groups of the images: a CSV file with the columns path,group or path,class,group; or `folders`, where images lie
+    in CLASS/GROUP/."""
+    layers: Many = ()
+    """A layer whose units to look at, or LAYER~NAME for the latents of an SAE (--sae); may be repeated. By default the
+    SAEs that are attached, else the last two layers of the trunk with positions."""
+    top: int = 5
+    """Suspects of each class to try."""
+    random: int = 20
+    """Controls of each."""
+
+    fills_out: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("index.html", "index.json", "class-*.result", "audit.result", "audit.png")
+
+    def run(self, session: Session) -> CommandResult:
+        """The audit, and what prints and writes it."""
+        from circuits.dataset.audit.audit import audit
+
+        self.check_least("top", "random")
+        elapsed = clock()
+        model = self.load(self.model)
+        images = self.open_images(model.name)
+        layers = list(self.layers) or [f"{layer}~{name}" for layer, name in model.bases] or None
+        with session.progress(f"auditing {model.name}") as report, resumable(self.out):
+            result = audit(
+                model,
+                images,
+                classes=list(self.classes) or None,
+                annotations=self.annotations,
+                groups=self.groups,
+                layers=layers,
+                top=self.top,
+                random=self.random,
+                store=self.out,
+                seed=self.seed,
+                **reporting(report),
+            )
+        seconds = elapsed()
+
+        def show(console: Console) -> None:
+            _show(console, result)
+            console.print(Text(f"{len(images)} images of {images.name}, {seconds:.1f} s", style="dim"))
+
+        def write(folder: Path) -> None:
+            from circuits.plot import save_figure
+
+            result.report(folder / "index.html", command=session.invocation, python=self._python(model.name))
+            result.save(folder / "audit.result")
+            save_figure(result.plot(), folder / "audit.png")
+
+        return CommandResult({"audit": result.describe(), "suspects": result.records()}, show, write)
+
+    def _python(self, model: str) -> str:
+        options = {
+            "classes": list(self.classes), "annotations": None if self.annotations is None else str(self.annotations),
+            "groups": self.groups, "layers": list(self.layers), "seed": self.seed,
+        }  # fmt: skip
+        words = "".join(f", {name}={value!r}" for name, value in options.items() if value)
+        return "\n".join(
+            [
+                "import circuits",
+                "from zoo import open_images",
+                "",
+                loading_code(model, self.weights),
+                f"audit = circuits.audit(model, {self.images_code}{words})",
+                "audit.report('index.html')",
+                "",
+            ]
+        )
+
+
+def _show(console: Console, result: Audit) -> None:
+    from circuits.plot.audit.page import lead
+
+    console.print(Text(lead(result), style="bold"))
+    rows = [
+        [
+            Text(s.unit.rpartition("/")[2], style="bold" if s.verdict == "shortcut" else ""),
+            s.class_name,
+            s.verdict,
+            f"{s.share:.2f}",
+            f"{s.off:.2f}",
+            _effect(s.removal),
+            _effect(s.insertion),
+            "" if s.background is None else _effect(s.background),
+        ]
+        for s in result.suspects[:10]
+    ]
+    console.print(table(
+        ["suspect", "class", "shortcut", "share", "off", "removed", "inserted", "backgrounds"], rows, right="   rrrrr"
+    ))  # fmt: skip
+    for suspect in result.claimed:
+        console.print(
+            Text(f"{suspect.unit.rpartition('/')[2]} is a shortcut for {suspect.class_name}: {suspect.reason}")
+        )
+    for name, reason in result.omitted.items():
+        console.print(Text(f"{name}: not audited, {reason}", style="dim"))
+    for group in result.groups[:4]:
+        console.print(f"{group.class_name}, {group.group}: {group.accuracy.value:.2f} of {group.n_images} images right")
+    console.print(Text("off: of its activation from pixels off the object. Changes are in points, beside them the "
+                       "control's 95 %.", style="dim"))  # fmt: skip
+
+
+def _effect(effect: Effect) -> str:
+    mark = " *" if effect.beyond else ""
+    return f"{round(100 * effect.change.value):+d} ({round(100 * effect.limit):+d}){mark}"

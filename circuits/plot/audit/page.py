@@ -1,0 +1,245 @@
+"""An audit as a page for people who do not read code, and as a figure: suspects, their images, their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from circuits.dataset.audit.results import Audit, Effect, Suspect
+from circuits.plot.drawing import canvas, crops, html_page
+from circuits.plot.drawing.wording import counted, short
+from circuits.plot.superposition.charts import head, plain
+from zoo.images.sources import Images
+from zoo.inputs import InputSpec
+
+DRAWN = 8
+"""Suspects of the figure."""
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A suspect as the page shows it."""
+
+    suspect: Suspect
+    title: str
+    sentences: list[str]
+    rows: list[tuple[str, list[crops.Crop], str]]
+    effects: list[tuple[str, str, str, str, str]]
+    classes: list[tuple[str, str, str]]
+
+
+def audit_page(
+    audit: Audit, images: Images | None, spec: InputSpec | None, *, command: str = "", python: str = ""
+) -> str:
+    """An audit as one self-contained HTML page, light and dark, that prints well.
+
+    Args:
+        audit: of `circuits.audit`.
+        images: that were audited, to show; None: the page has none. spec: the model's input.
+        command: the shell command that makes the page again; python: the Python that does.
+    """
+    named = [s for s in audit.suspects if s.verdict != "no"]
+    others = [s for s in audit.suspects if s.verdict == "no"]
+    cut = {} if images is None or spec is None else _crops(audit, images, spec)
+    return html_page.page(
+        "audit.html",
+        title=f"Audit of {audit.model}",
+        model=audit.model,
+        lead=lead(audit),
+        facts=[
+            ("images", audit.images),
+            ("accuracy, mean of the classes", f"{audit.accuracy:.2f}"),
+            ("by chance", f"{audit.chance:.2f}"),
+            ("layers", ", ".join(audit.layers)),
+            ("objects outlined", "yes" if audit.masks else "no"),
+        ],
+        cards=[_card(s, cut) for s in named],
+        others=[(f"{s.class_name}, unit {short(s.unit)}", s.reason, _two(s)) for s in others],
+        classes=[
+            (
+                c.class_name, f"{c.n_images} + {c.n_held_out}", _percent(c.accuracy.value), _percent(c.called.value),
+                "" if c.background is None else f"{round(100 * c.background.value):+d} points",
+                "; ".join(f"{len(units)} of {c.n_units[layer]} in {layer}" for layer, units in c.units.items()),
+            )
+            for c in audit.classes
+        ],
+        omitted=list(audit.omitted.items()),
+        groups=[
+            (g.class_name, g.group, str(g.n_images), _interval(g.accuracy.value, g.accuracy.low, g.accuracy.high))
+            for g in audit.groups
+        ],
+        bounds=bounds(audit),
+        command=command,
+        python=python,
+        provenance=audit.provenance,
+    )  # fmt: skip
+
+
+def lead(audit: Audit) -> str:
+    """What came out, in one or two sentences."""
+    proven, possible = audit.claimed, [s for s in audit.suspects if s.verdict == "possible"]
+    count = len(audit.classes)
+    looked = f"{count} class{'' if count == 1 else 'es'} of {audit.model} looked at"
+    if proven:
+        names = ", ".join(dict.fromkeys(s.class_name for s in proven))
+        return f"{looked}: {counted(len(proven), 'shortcut')} proven, for {names}."
+    if audit.leaning:
+        return (
+            f"{looked}: {', '.join(audit.leaning)} lean on their background (objects of other classes are taken for "
+            "them before it), and no single unit is proven to carry that."
+        )
+    if possible:
+        names = ", ".join(dict.fromkeys(s.class_name for s in possible))
+        return f"{looked}: {counted(len(possible), 'possible shortcut')}, for {names}. Look at the images and decide."
+    return f"{looked}: no shortcut proven."
+
+
+def bounds(audit: Audit) -> list[str]:
+    """What the audit can not say."""
+    lines = [
+        "An audit sees what varies among these images. A cue that all of them have, or that none has, is not seen.",
+        f"Each unit was tried alone. A cue that is spread over many units may change less in any one of them than the "
+        f"{audit.random} controls do, and is then not proven.",
+        "Removing a unit removes all that it stands for, not the cue alone: the tables show what else changes.",
+    ]
+    if not audit.masks:
+        lines.insert(
+            0, "The objects were not outlined, so that nothing is proven to lie off them: give masks or groups."
+        )
+    return lines
+
+
+def sentences(s: Suspect) -> list[str]:
+    """What a suspect is, and what happens without and with it."""
+    location = (
+        f"{_percent(s.off_object.value)} of its activation comes from pixels off the object"
+        if s.off_object is not None
+        else "whether it looks at the object is not known without masks"
+    )
+    lines = [
+        f"Of what the layer tells the network about {s.class_name}, {_percent(s.share)} comes through this unit, and "
+        f"{location}."
+    ]
+    if s.group is not None and s.group_auc is not None and s.group_auc.low > 0.5:
+        lines.append(f"It tells the group {s.group} from the others of the class (AUC {s.group_auc.value:.2f}).")
+    lines.append(_effect_sentence(s.removal, f"images of {s.class_name} are no longer recognized without it", -1))
+    if s.background is not None:
+        what = f"objects of other classes are no longer taken for {s.class_name} before its backgrounds without it"
+        lines.append(_effect_sentence(s.background, what, -1))
+    lines.append(_effect_sentence(s.insertion, f"images of other classes are taken for {s.class_name} with it", 1))
+    if s.split.with_cue is not None and s.split.without_cue is not None:
+        lines.append(
+            f"The network recognizes {_percent(s.split.with_cue)} of the {counted(s.split.n_with, 'image')} of "
+            f"{s.class_name} that have it, and {_percent(s.split.without_cue)} of the "
+            f"{s.split.n_without} that do not."
+        )
+    if s.split.elsewhere is not None and s.split.nowhere is not None:
+        lines.append(
+            f"Of {counted(s.split.n_elsewhere, 'image')} of other classes that have it, {_percent(s.split.elsewhere)} "
+            f"are taken for {s.class_name}; of those that do not, {_percent(s.split.nowhere)}."
+        )
+    return lines
+
+
+def _effect_sentence(effect: Effect, what: str, sign: int) -> str:
+    value, limit = sign * effect.change.value, max(0.0, sign * effect.limit)
+    beyond = "more than" if effect.beyond and value > 0 else "not more than"
+    return (
+        f"{100 * max(0.0, value):.0f} of 100 {what}: {beyond} with other units that are as active "
+        f"(up to {100 * limit:.0f} with 95 of 100 of them)."
+    )
+
+
+def _card(s: Suspect, cut: crops.Crops) -> _Card:
+    rows = [
+        (f"Images of {s.class_name} with it", "with"),
+        (f"Images of {s.class_name} without it", "without"),
+        ("Images of other classes with it", "elsewhere"),
+    ]
+    return _Card(
+        suspect=s,
+        title=f"{s.class_name}: unit {short(s.unit)}",
+        sentences=sentences(s),
+        rows=[(title, list(cut[f"{s.unit} {key} {s.class_index}"]), key) for title, key in rows if cut],
+        effects=[
+            _effect_row(f"{s.class_name} recognized, unit removed", s.removal),
+            _effect_row(f"others taken for {s.class_name}, unit inserted", s.insertion),
+            *(
+                []
+                if s.background is None
+                else [
+                    _effect_row(f"others before its backgrounds taken for {s.class_name}, unit removed", s.background)
+                ]
+            ),
+        ],
+        classes=[(name, _percent(before), _percent(after)) for name, (before, after) in s.accuracies.items()],
+    )
+
+
+def _effect_row(name: str, effect: Effect) -> tuple[str, str, str, str, str]:
+    change, controls = effect.change, effect.controls
+    ends = (change.value, change.low, change.high, min(controls), max(controls))
+    value, low, high, least, most = (f"{round(100 * end):+d}" for end in ends)
+    return name, f"{value} points", f"{low} to {high}", f"{least} to {most}", "yes" if effect.beyond else "no"
+
+
+def _two(s: Suspect) -> str:
+    removal, insertion = 100 * s.removal.change.value, 100 * s.insertion.change.value
+    return f"removed {round(removal):+d}, inserted {round(insertion):+d} points"
+
+
+def _crops(audit: Audit, images: Images, spec: InputSpec) -> crops.Crops:
+    examples = {
+        f"{s.unit} {key} {s.class_index}": rows
+        for s in audit.suspects
+        if s.verdict != "no"
+        for key, rows in (("with", s.with_images), ("without", s.without_images), ("elsewhere", s.elsewhere_images))
+    }
+    return crops.cut_examples(examples, images, spec, limit=160)
+
+
+def audit_figure(audit: Audit, *, top: int = DRAWN) -> Figure:
+    """What removing and inserting each suspect changes, beside its controls.
+
+    Args:
+        audit: of `circuits.audit`.
+        top: suspects to draw, the first.
+    """
+    suspects = audit.suspects[:top]
+    figure = canvas.figure_of_size(9, 1.5 + 0.46 * max(1, len(suspects)))
+    head(figure, f"Suspects of {audit.model}", lead(audit))
+    axes = figure.subplots(1, 2, sharey=True)
+    for panel, (name, effects) in zip(
+        axes, (("removed", [s.removal for s in suspects]), ("inserted", [s.insertion for s in suspects])), strict=True
+    ):
+        _effects(panel, effects)
+        panel.set_title(f"unit {name}: change in points", fontsize=10, loc="left")
+        plain(panel)
+    height = 1.5 + 0.46 * max(1, len(suspects))
+    figure.subplots_adjust(left=0.2, right=0.97, wspace=0.08, top=1 - 0.95 / height, bottom=0.35 / height)
+    axes[0].set_yticks(range(len(suspects)), [f"{s.class_name}: {short(s.unit)}\n{s.verdict}" for s in suspects])
+    axes[0].invert_yaxis()
+    return figure
+
+
+def _effects(panel: Axes, effects: Sequence[Effect]) -> None:
+    for row, effect in enumerate(effects):
+        controls = 100 * np.array(effect.controls)
+        panel.scatter(controls, np.full(len(controls), row), s=14, c="#8f8a82", alpha=0.6, linewidths=0)
+        c = effect.change
+        panel.errorbar(
+            100 * c.value, row, xerr=[[100 * (c.value - c.low)], [100 * (c.high - c.value)]], fmt="o", color="#ca5a00"
+        )
+    panel.axvline(0, color="#8f8a82", linewidth=0.8)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{_percent(value)} ({100 * low:.0f} to {100 * high:.0f})"
