@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from circuits.common.untrained import untrained as untrained
     from circuits.dataset.accuracy import Accuracy as Accuracy, accuracy as accuracy
     from circuits.dataset.audit.audit import audit as audit
+    from circuits.dataset.audit.repair.export import Export as Export, export as export
     from circuits.dataset.audit.results import Audit as Audit, ClassAudit as ClassAudit, Suspect as Suspect
     from circuits.dataset.concept_search import (
         Finding as Finding,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         Add as Add,
         Clamp as Clamp,
         Edit as Edit,
+        Project as Project,
         Scale as Scale,
         Set as Set,
         edit as edit,

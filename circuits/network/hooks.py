@@ -296,13 +296,17 @@ def forward(model: Network, images: Tensor) -> Tensor:
     x = model.input.normalize(check_images(model, images))
     check_stopped()
     with model.lock:
-        if not _through_graph(model, []):
-            return selected(model.module(x), model.output)  # type: ignore[no-any-return]
-        assert model.graph is not None
-        last = next(n for n in model.graph.nodes if n.op == "output")
-        values = model.graph.run({model.graph.input: x}, last.all_input_nodes, edits=graph_edits(model))
-        whole = fx.node.map_arg(last.args[0], lambda n: values[n])
-        return selected(whole, model.output)  # type: ignore[no-any-return]
+        return selected(run_whole(model, x), model.output)  # type: ignore[no-any-return]
+
+
+def run_whole(model: Network, x: Tensor) -> Any:
+    """All that the network gives for images in its own range, active edits included. The model's lock is held."""
+    if not _through_graph(model, []):
+        return model.module(x)
+    assert model.graph is not None
+    last = next(n for n in model.graph.nodes if n.op == "output")
+    values = model.graph.run({model.graph.input: x}, last.all_input_nodes, edits=graph_edits(model))
+    return fx.node.map_arg(last.args[0], lambda n: values[n])
 
 
 def _through_graph(model: Network, layers: Sequence[Layer]) -> bool:

@@ -8,7 +8,7 @@ edits the channel everywhere, a layer address edits all of its channels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -150,6 +150,18 @@ class Clamp(Edit):
         return acts.clamp(self.low, self.high)
 
 
+@dataclass(frozen=True)
+class Project(Edit):
+    """Take what a unit writes out of the activations: `x - (x . w / w . w) w`, w the direction that a latent writes.
+
+    Of a channel that is its value, which becomes zero. Unlike `Ablate` of a latent it is linear and does not ask the
+    encoder, so it also takes out what other latents write along that direction.
+    """
+
+    def value(self, acts: Tensor, reference: Tensor | None) -> Tensor:
+        return torch.zeros_like(acts)
+
+
 @contextmanager
 def edit(model: Model, edits: Sequence[Edit], *, reference: Any = None) -> Iterator[Model]:
     """Apply `edits` to every forward pass inside the context, captures and attributions included.
@@ -175,7 +187,7 @@ def edit(model: Model, edits: Sequence[Edit], *, reference: Any = None) -> Itera
 def _functions(model: Model, change: Edit, reference: Any) -> list[tuple[str, EditFunction]]:
     """What an edit does to the layer it names, and to the max pools after it that carry the same channels."""
     if not isinstance(change, Edit):
-        raise EditError(f"edits are Ablate, Patch, Set, Scale, Add or Clamp; got {type(change).__name__}")
+        raise EditError(f"edits are Ablate, Patch, Project, Set, Scale, Add or Clamp; got {type(change).__name__}")
     unit = model.resolve(change.unit)
     layer = model.layers[unit.layer]
     if layer.part is not None:  # a whole branch: a range of channels of the layer that holds it
@@ -222,7 +234,8 @@ def _function(
     def apply(acts: Tensor) -> Tensor:
         if basis is not None:
             assert index is not None
-            new = _edit_latent(acts, basis.encode, basis.write, index, change, reference_acts)
+            encode = _along(basis.write) if isinstance(change, Project) else basis.encode
+            new = _edit_latent(acts, encode, basis.write, index, change, reference_acts)
         else:
             part = acts[:, channels]
             reference_part = None if reference_acts is None else reference_acts[:, channels]
@@ -243,6 +256,11 @@ def _function(
         return mixed
 
     return apply
+
+
+def _along(write: Tensor) -> Callable[[Tensor], Tensor]:
+    """From activations `(N, d)` to how much of each direction `(m, d)` is in them, `(N, m)`."""
+    return lambda rows: rows.to(write) @ (write / write.square().sum(dim=1, keepdim=True).clamp(min=1e-12)).T
 
 
 def _edit_latent(

@@ -224,6 +224,9 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
     "Enrichments": lambda _: circuits.branch_enrichment({"curves": [1, 2, 3]}, {"5x5": (0, 4), "3x3": (4, 12)}),
     "Evaluation": lambda _: sae.evaluate(scene_sae()[1], scene_sae()[0], "scenes:8", controls=False),
     "ExpandedWeights": lambda _: circuits.expanded_weights(model(), source="mixed3b", target="mixed4a:11"),
+    "Export": lambda folder: circuits.export(
+        model(), [circuits.Set("mixed4a:3", 0.0)], folder / "export", images="scenes:2"
+    ),
     "Factors": lambda _: circuits.one_sided_nmf(
         circuits.expanded_weights(model(), source="mixed3b", target="mixed4a"), 2, shuffles=1, iterations=5
     ),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from zoo.scenes.generate import Scene
 
 MAX_SCENES = 100_000
-_SCENES = re.compile(r"scenes:(?:pairs/(\w+/\w+(?:/\w+)?):)?(\d{1,9})(?:@(\d{1,9}))?")
+_SCENES = re.compile(r"scenes:(?:pairs/(\w+/\w+(?:/\w+)?):|shortcuts/([\w-]+(?:/\w+)?):)?(\d{1,9})(?:@(\d{1,9}))?")
 _AHEAD = 2  # batches decoded ahead of the one in use
 
 Source: TypeAlias = Union[
@@ -61,6 +61,7 @@ class Images(Sequence[Image.Image]):
         labels: the class index of each, -1 for one without a class; None where no class is known.
         classes: names of the classes that `labels` counts, where known.
         annotations: what is drawn in each (label, parts with boxes and masks), where known.
+        groups: the group of each, such as "boat without tag", where known.
         origin: how to open them again (`reopen`), as JSON holds it; None for those that came from memory.
     """
 
@@ -74,6 +75,7 @@ class Images(Sequence[Image.Image]):
         labels: Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
         annotations: Sequence[Annotation] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> None:
         self._images = list(images)
         self.name = readable(name)
@@ -83,6 +85,7 @@ class Images(Sequence[Image.Image]):
         # of data sets that do not list their labels, which have to be read item by item
         self._labels_to_read = labels is None and bool(images) and all(isinstance(i, DatasetImage) for i in images)
         self.annotations = list(annotations) if annotations is not None else None
+        self.groups = list(groups) if groups is not None else None
         self._digest: str | None = None
 
     def __len__(self) -> int:
@@ -173,6 +176,7 @@ class Images(Sequence[Image.Image]):
             labels=[self._labels[i] for i in chosen] if self._labels is not None else None,
             classes=self._classes,
             annotations=[self.annotations[i] for i in chosen] if self.annotations is not None else None,
+            groups=[self.groups[i] for i in chosen] if self.groups is not None else None,
         )
 
     def annotated(self, annotations: Sequence[Annotation]) -> Images:
@@ -261,10 +265,18 @@ def _stack(images: list[Tensor]) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _scenes(count: int, seed: int, pair: str | None) -> Images:
-    """Scenes of a data set; with `pair`, those of one side of minimal pairs: CLASS/PART or CLASS/PART/CHANGE."""
-    from zoo.scenes import generate, minimal_pairs
+def _scenes(count: int, seed: int, pair: str | None, shortcut: str | None) -> Images:
+    """Scenes of a data set; with `pair`, those of one side of minimal pairs: CLASS/PART or CLASS/PART/CHANGE; with
+    `shortcut`, those with a planted shortcut: NAME or NAME/STATE.
+    """
+    from zoo.scenes import generate, minimal_pairs, shortcuts
 
+    if shortcut is not None:
+        name, _, state = shortcut.partition("/")
+        scenes = list(shortcuts.scenes(name, count, seed, state or "natural"))
+        images = _of_scenes(scenes, f"scenes:shortcuts/{shortcut}", count, seed, shortcuts.CLASSES)
+        images.groups = [scene.group for scene in scenes]
+        return images
     if pair is None:
         return _of_scenes(generate.dataset(count, seed), "scenes", count, seed)
     kind, part, change = (*pair.split("/"), "")[:3]
@@ -287,7 +299,9 @@ def scene_pairs(kind: str, part: str, change: str, count: int, seed: int) -> tup
     )
 
 
-def _of_scenes(scenes: Iterable[Scene], name: str, count: int, seed: int) -> Images:
+def _of_scenes(
+    scenes: Iterable[Scene], name: str, count: int, seed: int, classes: Sequence[str] | None = None
+) -> Images:
     from zoo.scenes import generate
 
     images, labels, annotations = [], [], []
@@ -296,20 +310,21 @@ def _of_scenes(scenes: Iterable[Scene], name: str, count: int, seed: int) -> Ima
         labels.append(scene.label_index)
         annotations.append(manifest.annotate(scene))
     title = f"{name}:{count}@{seed}"
-    return Images(images, title, labels=labels, classes=generate.CLASSES, annotations=annotations)
+    return Images(images, title, labels=labels, classes=classes or generate.CLASSES, annotations=annotations)
 
 
 def _open_scenes(text: str) -> Images:
     match = _SCENES.fullmatch(text)
     if match is None:
         raise ImageError(
-            f"{shorten(text)!r}: scenes are given as scenes:COUNT or scenes:COUNT@SEED, and minimal pairs as "
-            "scenes:pairs/car/wheel:COUNT and scenes:pairs/car/wheel/removed:COUNT"
+            f"{shorten(text)!r}: scenes are given as scenes:COUNT or scenes:COUNT@SEED, minimal pairs as "
+            "scenes:pairs/car/wheel:COUNT and scenes:pairs/car/wheel/removed:COUNT, and planted shortcuts as "
+            "scenes:shortcuts/tag-bus-95:COUNT and scenes:shortcuts/tag-bus-95/balanced:COUNT"
         )
-    count, seed = int(match[2]), int(match[3] or 0)
+    count, seed = int(match[3]), int(match[4] or 0)
     if not 1 <= count <= MAX_SCENES:
         raise ImageError(f"between 1 and {MAX_SCENES} scenes can be drawn, not {count}")
-    return _scenes(count, seed, match[1])
+    return _scenes(count, seed, match[1], match[2])
 
 
 def _open_folder(folder: Path) -> Images:
@@ -530,7 +545,8 @@ def open_images(source: Source, *, limit: int | None = None, seed: int = 0) -> I
         source: a folder (searched through, sorted by name; links are followed, hidden files left out), a folder or
             manifest.json written by `circuits images`, a .tar archive, one image, "scenes:500" or "scenes:500@7"
             (drawn from seed 0, or 7), "scenes:pairs/car/wheel:100" and "scenes:pairs/car/wheel/removed:100" (the two
-            sides of minimal pairs, image by image; see `zoo.scenes.minimal_pairs`), a list of paths, PIL images,
+            sides of minimal pairs, image by image; see `zoo.scenes.minimal_pairs`), "scenes:shortcuts/tag-bus-95:100"
+            (with a planted shortcut; see `zoo.scenes.shortcuts`), a list of paths, PIL images,
             arrays or tensors, a tensor `(N, channels, H, W)` in [0, 1], or `Images`.
         limit: at most so many, drawn at random from `seed`, in their original order.
         seed: of that draw.

@@ -262,8 +262,13 @@ def _visible(canvas: Canvas, identity: int, name: str) -> Part | None:
     mask = canvas.mask(identity)
     if int(mask.sum()) < SMALLEST_PART:
         return None
+    return Part(name, box_of(mask), mask)
+
+
+def box_of(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The tight box `(x0, y0, x1, y1)` of a mask that is not empty, its end exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return Part(name, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), mask)
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _develop(canvas: Canvas, rng: np.random.Generator) -> npt.NDArray[np.uint8]:

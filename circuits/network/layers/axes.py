@@ -111,11 +111,11 @@ class Axes:
         sizes = self._split(part)
         if self.shift != (0, 0):
             maps = maps.roll(self.shift, (2, 3))
-        times = maps.shape[0] / sizes[self.order[0]]
+        images = sizes[self.order[0]]
         turned = [maps.shape[0], *(sizes[k] for k in self.order[1:])]
         back = maps.reshape(turned).permute([self.order.index(k) for k in range(len(self.order))])
         image_axis = next(axis for axis, parts in enumerate(self.sizes) if IMAGES in parts)
-        shape = [round(n * times) if axis == image_axis else n for axis, n in enumerate(part.shape)]
+        shape = [n * maps.shape[0] // images if axis == image_axis else n for axis, n in enumerate(part.shape)]
         new = back.reshape(shape)
         if self.tokens is None:
             return new

@@ -288,7 +288,7 @@ def test_an_edit_between_source_and_target_acts_on_attribution(planted: circuits
 @pytest.mark.parametrize(
     ("edits", "message"),
     [
-        (["1:2"], "edits are Ablate, Patch, Set, Scale, Add or Clamp; got str"),
+        (["1:2"], "edits are Ablate, Patch, Project, Set, Scale, Add or Clamp; got str"),
         ("1:2", "give edits as a list"),
         (Ablate("1:2"), "give edits as a list"),
         ([Ablate("1:2", to="mean")], "needs edit(..., reference=images)"),
