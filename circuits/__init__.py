@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from circuits.dataset.accuracy import Accuracy as Accuracy, accuracy as accuracy
     from circuits.dataset.audit.audit import audit as audit
     from circuits.dataset.audit.repair.export import Export as Export, export as export
+    from circuits.dataset.audit.repair.repair import repair as repair
+    from circuits.dataset.audit.repair.result import Repair as Repair
     from circuits.dataset.audit.results import Audit as Audit, ClassAudit as ClassAudit, Suspect as Suspect
     from circuits.dataset.concept_search import (
         Finding as Finding,

@@ -269,6 +269,7 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
     "Results": lambda _: Results(
         [sae.language.Gate(3, "name", 0.5, 0.9, 0.2), sae.language.Gate(4, "place", 1.5, 0.8, 0.3)]
     ),
+    "Repair": lambda _: circuits.repair(model(), "scenes:26", ["mixed4a:3", "mixed4a:5"], random=2),
     "Runs": lambda _: runs(),
     "Run": lambda _: runs()[0],
     "Scan": lambda folder: scan(str(folder)),

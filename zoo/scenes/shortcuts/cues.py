@@ -31,8 +31,8 @@ def _free(
 ) -> tuple[int, int]:
     """Of eight places `(x, y)` in a box the one where the object hides least, so that the cue can be seen."""
     hidden = cv2.blur(silhouette.astype(np.float32), (2 * radius + 1, 2 * radius + 1))
-    places = rng.integers(low, high, (8, 2))
-    x, y = places[int(hidden[places[:, 1], places[:, 0]].argmin())]
+    corners = rng.integers(low, high, (8, 2))
+    x, y = corners[int(hidden[corners[:, 1], corners[:, 0]].argmin())]
     return int(x), int(y)
 
 

@@ -150,11 +150,11 @@ def cue_of(planted: Shortcut, index: int, seed: int, state: str = "natural") -> 
     """The cue on the scene number `index` of a data set, whose own seed is `seed`; "" for none."""
     label = CLASSES[index % len(CLASSES)]
     chance, which = np.random.default_rng([seed, _SHORTCUT]).random(2)
-    shown = {
+    has_cue = {
         "natural": chance < planted.rate(label), "balanced": index // len(CLASSES) % 2 == 0, "with": True,
         "without": False,
     }[state]  # fmt: skip
-    return (planted.cue or list(CUES)[int(which * len(CUES))]) if shown else ""
+    return (planted.cue or list(CUES)[int(which * len(CUES))]) if has_cue else ""
 
 
 def scenes(name: str, count: int, seed: int = 0, state: str = "natural") -> Iterator[ShortcutScene]:

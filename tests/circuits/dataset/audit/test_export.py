@@ -159,12 +159,14 @@ def test_an_export_runs_in_a_process_that_has_only_torch(tmp_path: Path) -> None
     code = (
         "import sys, torch\n"
         "network = torch.export.load('edited.pt2').module()\n"
-        "torch.save(network(torch.load('images.pt')), 'scores.pt')\n"
+        "torch.save(network(torch.load('images.pt', weights_only=True)), 'scores.pt')\n"
         "assert not {'circuits', 'zoo', 'safetensors', 'torchvision'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code], cwd=tmp_path, check=True)
     with torch.no_grad():
-        torch.testing.assert_close(torch.load(tmp_path / "scores.pt"), module.steps(IMAGES, relu=channel(3, 0.7)))
+        torch.testing.assert_close(
+            torch.load(tmp_path / "scores.pt", weights_only=True), module.steps(IMAGES, relu=channel(3, 0.7))
+        )
 
 
 def test_a_network_that_cannot_be_traced_is_refused_in_one_line(tmp_path: Path) -> None:

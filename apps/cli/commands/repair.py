@@ -1,0 +1,124 @@
+"""`circuits repair`: hold units still, measure what that mends and costs, and write the network out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, reporting
+from apps.cli.errors import UsageError
+from apps.cli.output.console import table
+from apps.cli.registry import command
+
+if TYPE_CHECKING:
+    from circuits.dataset.audit.repair.export import Export
+    from circuits.dataset.audit.repair.result import Repair
+
+
+@command(group="Analysis", order=28, summary="hold units still, and see what that mends and costs")
+@dataclass(frozen=True, kw_only=True)
+class RepairNetwork(ImageOptions):
+    """Hold units still, and measure on held-out images what that mends and what it costs.
+
+    Half of the images gives the means; on the other half: accuracy, the worst group, calibration, what else changes,
+    beside random units of equal activity and the last layer trained anew on balanced images. With --export the network
+    without the units, for a process that has only torch. With --out: repair.json.
+
+    Example:
+        circuits repair scenes-shortcuts/tag-bus-95 --units conv4:54 --images scenes:shortcuts/tag-bus-95:800
+        circuits repair --model mine.py:Net mine --audit audit --images photos --groups groups.csv --export repaired
+    """
+
+    model: tyro.conf.Positional[str]
+    """Name of a model, as `circuits models` lists them."""
+    units: Many = ()
+    """Unit to hold still, LAYER:UNIT, or LAYER~NAME:UNIT of an SAE (--sae); may be repeated."""
+    audit: Path | None = None
+    """Folder of a finished `circuits audit`, whose shortcuts are the units."""
+    how: Literal["mean", "zero", "project"] = "mean"
+    """Hold each at its mean or at zero, or take the direction that it writes out."""
+    groups: str | None = None
+    """CSV file with path,group or path,class,group; or `folders`, those below the classes'; by default the images'."""
+    held_out: Many = ()
+    """Images to measure on instead of half of --images; may be repeated."""
+    random: int = 20
+    """How many times other units, about as active, are edited instead."""
+    export: Path | None = None
+    """Folder to write the network into: edited.pt2, and weights.safetensors where the edit is exactly in weights."""
+
+    files: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, session: Session) -> CommandResult:
+        """Measure, and export."""
+        from circuits.dataset.audit.repair.export import export
+        from circuits.dataset.audit.repair.repair import repair
+
+        self.check_least("random", least=0)
+        units = [*self.units, *(self._suspects(self.audit) if self.audit is not None else ())]
+        if not units:
+            raise UsageError("give units, --units LAYER:UNIT, or the folder of an audit that found some, --audit DIR")
+        model = self.load(self.model)
+        images = self.open_images(model.name)
+        held_out = self.others(self.held_out) if self.held_out else None
+        with session.progress("repairing") as report:
+            result = repair(
+                model, images, list(dict.fromkeys(units)), how=self.how, groups=self.groups, held_out=held_out,
+                random=self.random, seed=self.seed, **reporting(report),
+            )  # fmt: skip
+        written = None if self.export is None else export(model, result.edits, self.export, images=images)
+
+        def show(console: Console) -> None:
+            _show(console, result, written)
+
+        document = {"repair": result.describe(), "export": None if written is None else written.describe()}
+        return CommandResult(document, show)
+
+    def others(self, sources: Many) -> Any:
+        """Images of --held-out."""
+        from zoo.images.sources import open_images
+
+        return open_images(sources[0] if len(sources) == 1 else list(sources))
+
+    def _suspects(self, folder: Path) -> list[str]:
+        """Units that an audit calls shortcuts."""
+        from circuits.dataset.audit.results import Audit
+
+        claimed = [suspect.unit for suspect in Audit.load(folder / "audit.json").claimed]
+        if not claimed:
+            raise UsageError(f"the audit in {folder} calls no unit a shortcut: give units, --units LAYER:UNIT")
+        return claimed
+
+
+def _show(console: Console, result: Repair, written: Export | None) -> None:
+    console.print(
+        Text.assemble((result.model, "bold"), f"  {len(result.units)} units, {result.how}: {', '.join(result.units)}")
+    )
+    rows = [
+        [row["way"], f"{row['accuracy']:.3f}", f"{row['worst_accuracy']:.3f}", row["worst"],
+         f"{row['calibration_error']:.3f}", f"{row['brier']:.3f}"]
+        for row in result.records()
+    ]  # fmt: skip
+    title = f"{len(result.labels)} held-out images of {result.images}"
+    console.print(table(["", "accuracy", "worst", "group", "ECE", "Brier"], rows, title=title))
+    if result.before.groups:
+        groups = [
+            [name, str(result.group_sizes[name]), f"{value:.3f}", f"{result.after.groups[name]:.3f}"]
+            for name, value in result.before.groups.items()
+        ]
+        console.print(table(["group", "images", "before", "after"], groups))
+    if len(result.curve) > 1:
+        line = ", ".join(f"{n}: {of.worst_accuracy:.3f}" for n, of in result.curve.items())
+        console.print(f"worst accuracy with the first units: {line}")
+    flips = ", ".join(f"{value:.1%} {name}" for name, value in result.flips.items())
+    console.print(f"answers: {flips}; last layer retrained: {result.retraining}")
+    for sentence in result.limits:
+        console.print(Text(sentence, style="yellow"))
+    if written is not None:
+        console.print(f"{', '.join(written.files)} in {written.folder}; differs by {written.difference:.1e}")
+        if written.unfolded:
+            console.print(Text(f"no weights.safetensors: {written.unfolded}", style="dim"))

@@ -1,0 +1,236 @@
+"""Repair: hold units still, and measure on held-out images what that mends and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuits.common.provenance import provenance
+from circuits.dataset.audit.inputs import group_names, halves, labels_of
+from circuits.dataset.audit.repair.result import Outcome, Repair, outcome
+from circuits.dataset.audit.repair.retraining import retrained
+from circuits.errors import CircuitsError, EditError
+from circuits.network.address import Unit
+from circuits.network.hooks import capture
+from circuits.network.interventions import Add, Edit, Project, Set, edit
+from circuits.network.model import Model
+from circuits.network.responses import pooled_responses
+from circuits.tracing.curves.null_circuits import matched
+from zoo.common.autograd import outside_inference_mode
+from zoo.common.checks import one_of, whole_number
+from zoo.images.sources import Images, open_images
+from zoo.progress import Progress
+
+How = Literal["mean", "zero", "project"]
+Half = tuple[Images, NDArray[np.int64], list[str] | None]
+"""Images, their classes and their groups."""
+
+POINTS = 12
+"""Numbers of units on the curve, at most."""
+COMPARED = 64
+"""Images on which the activity of later layers is compared."""
+
+
+@outside_inference_mode
+def repair(
+    model: Model,
+    images: Any,
+    units: Sequence[str | Unit],
+    *,
+    how: How = "mean",
+    labels: Sequence[int | str] | None = None,
+    groups: Any = None,
+    held_out: Any = None,
+    random: int = 20,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Repair:
+    """What a network is worth without some of its units, on images that nothing was chosen on.
+
+    Each unit is held at one constant, whatever the image: its mean over images and positions, or zero; or the direction
+    that it writes is projected out. "mean" is a constant in the network and is seen as such by what pools it, unlike
+    `Ablate(to="mean")`, which holds a pooled map at a mean of its own. Half of the images gives the means and trains
+    the last layer for comparison; everything is measured on the other half.
+
+    Args:
+        model: a model with class scores.
+        images: labeled images in any form that `capture` takes.
+        units: addresses of channels, or of latents of attached bases.
+        how: "mean", "zero" or "project".
+        labels: class of each image, by index or name, where the images have none of their own.
+        groups: a name for each image; a CSV file `path,group` or `path,class,group`; or "folders", those below the
+            classes'. By default the images' own, where they have any.
+        held_out: other images, with labels and groups of their own, to measure on instead of the half.
+        random: draws of other units of the same layers, about as active, that are edited in the same way.
+        batch_size: images per forward pass.
+        seed: of the halves and of the other units.
+        progress: True for a bar, or a function of (done, total).
+
+    Raises:
+        CircuitsError: images without labels, or groups that do not fit. AddressError: no such unit.
+        EditError: no units, one twice, or a layer that does not reach the class scores.
+
+    >>> repair(load("scenes-shortcuts/tag-bus-95"), "scenes:shortcuts/tag-bus-95:200", ["conv4:54"]).before.worst
+    'others with tag'
+    """
+    one_of("how", how, ("mean", "zero", "project"), error=EditError)
+    whole_number("random", random, least=0)
+    edited = _units(model, units)
+    fitting, judging = _halves(model, images, labels, groups, held_out, seed)
+    _check_reach(model, edited, fitting[0])
+    means = _means(model, edited, fitting[0], batch_size)
+    edits = _edits(edited, how, means)
+    rng = np.random.default_rng(seed)
+    members: dict[str, set[int]] = {}
+    for unit in edited:
+        members.setdefault(unit.space, set()).add(unit.index or 0)
+    runs: dict[str, list[Edit]] = {"before": [], "after": edits}
+    runs |= {f"random {i}": _edits(_others(edited, members, means, rng), how, means) for i in range(random)}
+    counts = sorted({round(n) for n in np.linspace(1, len(edits), min(POINTS, len(edits)))} - {len(edits)})
+    runs |= {f"first {n}": edits[:n] for n in counts}
+    names = class_names(model)
+    outcomes: dict[str, Outcome] = {}
+    for name, changes in runs.items():
+        with edit(model, changes):
+            outcomes[name] = measured(model, judging, names, batch_size, progress)
+    plain, training = retrained(model, fitting, judging, names, batch_size)
+    with edit(model, edits):
+        both, _ = retrained(model, fitting, judging, names, batch_size)
+    sizes = dict(zip(*np.unique(np.array(judging[2] or []), return_counts=True), strict=True))
+    return Repair(
+        model=model.name,
+        images=judging[0].name,
+        units=tuple(unit.short for unit in edited),
+        how=how,
+        constants=tuple(float(e.to) if isinstance(e, Set) else None for e in edits),
+        group_sizes={str(name): int(count) for name, count in sizes.items()},
+        before=outcomes["before"],
+        after=outcomes["after"],
+        random=tuple(of for name, of in outcomes.items() if name.startswith("random")),
+        retrained=plain,
+        both=both,
+        retraining=training,
+        curve={n: outcomes[f"first {n}"] for n in counts} | {len(edits): outcomes["after"]},
+        activity=_activity(model, edited, edits, judging[0]),
+        labels=judging[1],
+        provenance=provenance(
+            weights=model.digest, images=judging[0].name, images_digest=judging[0].digest, seed=seed
+        ),
+    )  # fmt: skip
+
+
+def class_names(model: Model) -> tuple[str, ...]:
+    """Names of the classes, those of the class scores' addresses where they have none."""
+    return tuple(model.classes) or tuple(f"{model.logits}:{i}" for i in range(model.layer("logits").channels))
+
+
+def measured(
+    model: Model, judging: Half, classes: Sequence[str], batch_size: int = 64, progress: Progress = None
+) -> Outcome:
+    """What the network answers on images of known classes and groups, active edits included."""
+    scores = capture(model, judging[0], at="logits", batch_size=batch_size, progress=progress)["logits"]
+    probabilities = scores.flatten(2).mean(dim=2).double().softmax(dim=1).cpu().numpy()
+    return outcome(probabilities, judging[1], judging[2], classes)
+
+
+def _halves(model: Model, images: Any, labels: Any, groups: Any, held_out: Any, seed: int) -> tuple[Half, Half]:
+    """Images to fit on, and images to measure on."""
+
+    def opened(source: Any, labels: Any, groups: Any) -> Half:
+        of = open_images(source)
+        names, given = group_names(of, groups)
+        return of, labels_of(model, of, given if labels is None else labels), None if names is None else list(names)
+
+    of, right, names = opened(images, labels, groups)
+    if held_out is not None:
+        other = opened(held_out, None, None)
+        if names is not None and other[2] is not None and not set(other[2]) & set(names):
+            raise CircuitsError(
+                f"the groups of {other[0].name} ({', '.join(sorted(set(other[2]))[:4])}) are none of those of "
+                f"{of.name} ({', '.join(sorted(set(names))[:4])})"
+            )
+        return (of, right, names), other
+    first, second = (
+        (of.subset(half.tolist()), right[half], None if names is None else [names[i] for i in half])
+        for half in halves(of, right, names, seed)
+    )
+    return first, second
+
+
+def _units(model: Model, units: Sequence[str | Unit]) -> list[Unit]:
+    """The units that are edited, each once.
+
+    Raises:
+        EditError: none, one twice, a position, or a class score.
+    """
+    if isinstance(units, str | Unit) or not units:
+        raise EditError(f"give the units as a list of addresses, such as {model.name}/{model.trunk[-1]}:0")
+    edited = [model.unit(address) for address in units]
+    for unit in edited:
+        if unit.at is not None:
+            raise EditError(f"{unit.short} is one position of a unit: a repair holds the unit everywhere")
+        if unit.layer == model.layer("logits").name:
+            raise EditError(f"{unit.short} is a class score, and what is repaired lies before it: name a unit below")
+    if len(set(edited)) < len(edited):
+        twice = next(unit for unit in edited if edited.count(unit) > 1)
+        raise EditError(f"{twice.short} is given twice")
+    return edited
+
+
+def _check_reach(model: Model, units: Sequence[Unit], images: Images) -> None:
+    """Refuse layers that nothing of the class scores is computed from."""
+    few = images.spread(2)
+    before = capture(model, few, at="logits")["logits"]
+    for layer in dict.fromkeys(unit.layer for unit in units):
+        with edit(model, [Add(layer, 1.0)]):
+            after = capture(model, few, at="logits")["logits"]
+        if torch.equal(before, after):
+            raise EditError(f"{model.name}/{layer} does not reach the class scores: no edit of its units repairs it")
+
+
+def _means(model: Model, units: Sequence[Unit], images: Images, batch_size: int) -> dict[str, Tensor]:
+    """Layer or basis -> mean of each of its units over images and positions."""
+    spaces = list(dict.fromkeys(unit.space for unit in units))
+    return {
+        name: values.mean(dim=0)
+        for name, values in pooled_responses(model, images, spaces, pool="mean", batch_size=batch_size).items()
+    }
+
+
+def _edits(units: Sequence[Unit], how: How, means: Mapping[str, Tensor]) -> list[Edit]:
+    if how == "project":
+        return [Project(unit) for unit in units]
+    return [Set(unit, 0.0 if how == "zero" else float(means[unit.space][unit.index or 0])) for unit in units]
+
+
+def _others(
+    units: Sequence[Unit], members: Mapping[str, set[int]], means: Mapping[str, Tensor], rng: np.random.Generator
+) -> list[Unit]:
+    """Other units of the same layers or bases, about as active."""
+    drawn = {space: iter(rng.permutation(sorted(of)).tolist()) for space, of in matched(members, means, rng).items()}
+    return [replace(unit, index=next(drawn[unit.space])) for unit in units]
+
+
+def _activity(model: Model, units: Sequence[Unit], edits: Sequence[Edit], images: Images) -> dict[str, float]:
+    """How much the activations of the trunk layers after the first edited one change."""
+    order = list(model.layers)
+    first = min(order.index(unit.layer) for unit in units)
+    edited = {unit.layer for unit in units}
+    later = [name for name in model.trunk if order.index(name) > first and name not in edited]
+    if not later:
+        return {}
+    some = images.spread(COMPARED)
+    before = capture(model, some, at=later)
+    with edit(model, edits):
+        after = capture(model, some, at=later)
+    return {
+        name: float((after[name] - before[name]).abs().mean() / before[name].abs().mean().clamp(min=1e-12))
+        for name in later
+    }

@@ -1,0 +1,76 @@
+"""The last layer trained anew on balanced images: the plain baseline of a repair.
+
+With groups it is the deep feature reweighting of Kirichenko et al. 2023 (arXiv 2204.02937): a logistic regression on
+the features below the class scores, every class and group with the same weight in all. Theirs is trained on images
+that the network was not trained on, half of which are of the rare groups; here they are the user's, so a group of few
+images has large weights.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circuits.dataset.audit.repair.result import Outcome, outcome
+from circuits.network.hooks import graph_edits
+from circuits.network.model import Model
+from zoo.images.sources import Images
+
+FEWEST = 10
+"""Images of a class below which its row of the last layer is not trained anew."""
+
+Labeled = tuple[Images, NDArray[np.int64], "list[str] | None"]
+
+
+def retrained(
+    model: Model, fitting: Labeled, judging: Labeled, classes: Sequence[str], batch_size: int
+) -> tuple[Outcome | None, str]:
+    """The outcome on the images to judge on, and how the layer was trained; None and why not where that cannot be.
+
+    Active edits are active in the features, too.
+    """
+    images, labels, groups = fitting
+    few = [classes[c] for c in np.unique(judging[1]) if (labels == c).sum() < FEWEST]
+    if few:
+        return None, f"not trained: fewer than {FEWEST} images of {few[0]} to train on"
+    features = _features(model, images, batch_size)
+    if features is None:
+        return None, f"not trained: {model.logits} is not known to be one linear layer"
+    from sklearn.linear_model import LogisticRegression
+
+    judged = _features(model, judging[0], batch_size)
+    assert judged is not None
+    mean, spread = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
+    cells = list(zip(labels.tolist(), groups or [""] * len(labels), strict=True))
+    counts = Counter(cells)
+    weights = np.array([len(cells) / len(counts) / counts[cell] for cell in cells])
+    layer = LogisticRegression(max_iter=1000).fit(((features - mean) / spread).numpy(), labels, sample_weight=weights)
+    probabilities = np.zeros((len(judged), len(classes)))
+    probabilities[:, layer.classes_] = layer.predict_proba(((judged - mean) / spread).numpy())
+    balanced = "classes" if groups is None else "classes and groups"
+    return outcome(probabilities, judging[1], judging[2], classes), (
+        f"logistic regression on the {features.shape[1]} features below {model.logits}, {len(labels)} images balanced "
+        f"over {balanced}, {min(counts.values())} in the smallest"
+    )
+
+
+def _features(model: Model, images: Images, batch_size: int) -> Tensor | None:
+    """What the linear layer of class scores reads, `(N, features)`; None where it is another operation."""
+    if model.graph is None:
+        return None
+    op = model.graph.ops[model.node(model.logits)]
+    if op.kind != "linear" or len(op.inputs) != 1:
+        return None
+    below, parts = op.inputs[0], []
+    with torch.no_grad(), model.lock:
+        for _, batch in images.batches(model.input, batch_size=batch_size):
+            x = model.input.normalize(batch).to(model.device, model.dtype)
+            values = model.graph.run({model.graph.input: x}, [below], edits=graph_edits(model))
+            parts.append(values[below].double().cpu())
+    features = torch.cat(parts)
+    return features if features.ndim == 2 else None

@@ -1,0 +1,131 @@
+"""A repair gives what plain PyTorch gives with the units held by hand, beside honest comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import circuits
+from circuits.dataset.audit.inputs import halves
+from circuits.dataset.audit.repair.result import outcome
+from zoo.images.sources import open_images
+
+N = 240
+GENERATOR = torch.Generator().manual_seed(0)
+LABELS = torch.arange(N) % 2
+CUED = torch.rand(N, generator=GENERATOR) < torch.where(LABELS == 1, 0.75, 0.25)
+GROUPS = [f"{int(c)} {'with' if cue else 'without'}" for c, cue in zip(LABELS, CUED, strict=True)]
+
+
+def images() -> Tensor:
+    """Green says the class, with noise; blue is the cue; red is noise that nothing stands on."""
+    x = torch.rand(N, 3, 6, 6, generator=torch.Generator().manual_seed(1)) * 0.3
+    x[:, 1] += 0.2 + 0.2 * LABELS.view(-1, 1, 1)
+    x[:, 2] += 0.6 * CUED.view(-1, 1, 1)
+    return x
+
+
+class Leaning(nn.Module):
+    """Adds twice the cue to what it knows of class 1; `aside` is computed, and read by nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colors = nn.Conv2d(3, 3, 1)
+        self.relu = nn.ReLU()
+        self.aside = nn.Conv2d(3, 3, 1)
+        self.scores = nn.Linear(3, 2)
+        with torch.no_grad():
+            self.colors.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+            self.colors.bias.zero_()
+            self.scores.weight.copy_(torch.tensor([[0.0, -10.0, -20.0], [0.0, 10.0, 20.0]]))
+            self.scores.bias.copy_(torch.tensor([13.5, -13.5]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.colors(x))
+        self.aside(x)
+        return self.scores(x.mean(dim=(2, 3)))
+
+
+@pytest.fixture(scope="module")
+def model() -> circuits.Model:
+    return circuits.wrap(Leaning().eval(), input=circuits.InputSpec(size=6), classes=["zero", "one"])
+
+
+def repaired(model: circuits.Model, units: list[str], **options: Any) -> circuits.Repair:
+    given: dict[str, Any] = {"labels": LABELS.tolist(), "groups": GROUPS, "random": 4} | options
+    return circuits.repair(model, images(), units, **given)
+
+
+def test_accuracies_of_groups_are_those_of_the_network_with_the_unit_held_by_hand(model: circuits.Model) -> None:
+    result = repaired(model, ["relu:2"])
+    with torch.no_grad():
+        acts = model.module.relu(model.module.colors(images()))  # type: ignore[operator, union-attr]
+    held = acts.clone()
+    (constant,) = result.constants
+    held[:, 2] = constant
+    assert constant == pytest.approx(float(acts[:, 2].mean()), abs=0.03)  # of the other half
+    judged = halves(open_images(images()), LABELS.numpy(), GROUPS, 0)[1].tolist()
+    for outcome_, maps in ((result.before, acts), (result.after, held)):
+        with torch.no_grad():
+            scores = model.module.scores(maps.mean(dim=(2, 3)))[judged]  # type: ignore[operator, union-attr]
+        right = (scores.argmax(dim=1) == LABELS[judged]).numpy()
+        names = np.array(GROUPS)[judged]
+        assert outcome_.groups == {g: pytest.approx(right[names == g].mean()) for g in sorted(set(GROUPS))}
+        assert outcome_.accuracy == pytest.approx(right.mean())
+    assert result.before.worst_accuracy < 0.4 and result.after.worst_accuracy > result.before.worst_accuracy + 0.3
+    assert sum(result.group_sizes.values()) == len(result.labels) == len(judged)
+
+
+def test_other_units_do_not_mend_it_and_the_last_layer_trained_anew_does(model: circuits.Model) -> None:
+    result = repaired(model, ["relu:2"])
+    interval = result.random_worst_interval
+    assert interval is not None and result.after.worst_accuracy > interval[1]
+    assert result.retrained is not None and result.retrained.worst_accuracy > 0.8
+    assert "balanced over classes and groups" in result.retraining
+    nothing = repaired(model, ["relu:0"])
+    assert nothing.flips["changed"] == 0 and any("not shown to do anything" in line for line in nothing.limits)
+    both = repaired(model, ["relu:0", "relu:2"])
+    assert list(both.curve) == [1, 2] and both.curve[1].worst_accuracy == nothing.after.worst_accuracy
+    assert repaired(model, ["relu:2"]).describe() == result.describe()
+
+
+def test_calibration_and_brier_follow_their_formulas() -> None:
+    p = np.array([[0.9, 0.1], [0.62, 0.38], [0.3, 0.7], [0.93, 0.07]])
+    of = outcome(p, np.array([0, 1, 1, 1]), None, ("a", "b"))
+    assert of.brier == pytest.approx(np.mean([2 * 0.1**2, 2 * 0.62**2, 2 * 0.3**2, 2 * 0.93**2]))
+    # .9 and .93 share a bin of a fifteenth, half right; .62 wrong; .7 right
+    assert of.calibration_error == pytest.approx(abs(0.5 - 0.915) / 2 + 0.62 / 4 + 0.3 / 4)
+    assert of.worst == "b" and of.worst_accuracy == pytest.approx(1 / 3)
+
+
+def test_groups_are_read_from_a_file(model: circuits.Model, tmp_path: Path) -> None:
+    lines = [f"{identity},{group}" for identity, group in zip(open_images(images()).ids, GROUPS, strict=True)]
+    file = tmp_path / "groups.csv"
+    file.write_text("\n".join(["path,group", *lines]))
+    assert repaired(model, ["relu:2"], groups=str(file)).before.groups == repaired(model, ["relu:2"]).before.groups
+
+
+@pytest.mark.parametrize(
+    ("units", "options", "message"),
+    [
+        ([], {}, "give the units as a list of addresses"),
+        (["relu:2", "relu:2"], {}, "relu:2 is given twice"),
+        (["relu:7"], {}, r"relu has 3 channels \(0 to 2\); got 7"),
+        (["relu:1@2,2"], {}, "one position of a unit"),
+        (["scores:1"], {}, "is a class score"),
+        (["aside:1"], {}, "aside does not reach the class scores"),
+        (["relu:2"], {"groups": GROUPS[1:]}, "239 groups for the 240 images"),
+        (["relu:2"], {"how": "median"}, "how"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    model: circuits.Model, units: list[str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(circuits.CircuitsError, match=message) as error:
+        repaired(model, units, **options)
+    assert "\n" not in str(error.value)
