@@ -25,7 +25,7 @@ from zoo.common.checks import whole_number
 from zoo.common.results import HIDDEN, Result
 from zoo.images.classes import labels_counted_as
 from zoo.images.sources import Images, open_images
-from zoo.progress import Progress
+from zoo.progress import Progress, reporter
 
 DRAWS = 1000
 """Resamplings of the images for an interval."""
@@ -42,6 +42,7 @@ class Accuracy(Result):
         answers: `(N,)` the class with the highest score.
         edited: `(N,)` the same under the edits; None without any.
         random: `(R, N)` the same when other units, about as active, are edited in the same way.
+        groups: the group of each image, where known.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Accuracy(Result):
     edited: NDArray[np.int64] | None = field(default=None, metadata=HIDDEN)
     random: NDArray[np.int64] | None = field(default=None, metadata=HIDDEN)
     provenance: dict[str, Any] = field(default_factory=dict)
+    groups: tuple[str, ...] | None = field(default=None, metadata=HIDDEN)
 
     described = ("top1", "interval", "edited_top1", "change", "change_interval", "random_changes", "by_class")
 
@@ -112,17 +114,40 @@ class Accuracy(Result):
     @property
     def by_class(self) -> list[dict[str, Any]]:
         """A row for each class that has images: its name, their number, and the accuracies on them."""
-        rows = []
-        for index in np.unique(self.labels):
-            of = self.labels == index
-            row: dict[str, Any] = {"class": self.classes[index], "images": int(of.sum())}
-            row["top1"] = float((self.answers[of] == index).mean())
-            if self.edited is not None:
-                row["edited"] = float((self.edited[of] == index).mean())
-            if self.random is not None:
-                row["random"] = [float(v) for v in (self.random[:, of] == index).mean(axis=1)]
-            rows.append(row)
-        return rows
+        return [self._row(int(c), self.labels == c) for c in np.unique(self.labels)]
+
+    @property
+    def by_group(self) -> list[dict[str, Any]]:
+        """The same for each group of a class, with its name as "group"; empty without groups."""
+        names = np.array(self.groups or ())
+        return [
+            {**self._row(int(c), of), "group": str(name)}
+            for c in np.unique(self.labels)
+            for name in np.unique(names)
+            if (of := (self.labels == c) & (names == name)).any()
+        ]
+
+    def _row(self, index: int, of: NDArray[np.bool_]) -> dict[str, Any]:
+        row: dict[str, Any] = {"class": self.classes[index], "images": int(of.sum())}
+        row["top1"] = float((self.answers[of] == index).mean())
+        if self.edited is not None:
+            row["edited"] = float((self.edited[of] == index).mean())
+        if self.random is not None:
+            row["random"] = [float(v) for v in (self.random[:, of] == index).mean(axis=1)]
+        return row
+
+    def confusion(self, *, edited: bool = False) -> NDArray[np.int64]:
+        """Images `(classes, classes)` by their class (rows) and by the answer (columns), as it is or with the edits.
+
+        Raises:
+            CircuitsError: `edited` where nothing was edited.
+        """
+        answers = self.edited if edited else self.answers
+        if answers is None:
+            raise CircuitsError("nothing was edited: accuracy(..., edits=[...])")
+        counts = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        np.add.at(counts, (self.labels, answers), 1)
+        return counts
 
 
 @outside_inference_mode
@@ -134,6 +159,8 @@ def accuracy(
     labels: Sequence[int | str] | None = None,
     reference: Any = None,
     random: int = 8,
+    controls: Sequence[Sequence[Edit]] | None = None,
+    groups: Sequence[str] | None = None,
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress = None,
@@ -148,6 +175,8 @@ def accuracy(
         reference: images for edits to a mean or to resampled values.
         random: how many times other units, about as active, are edited in the same way; 0 for edits of latents,
             positions or whole layers, which have no such units.
+        controls: other edits to hold these against, instead of the same ones of other units.
+        groups: the group of each image.
         batch_size: images per forward pass.
         seed: of the choice of the other units.
         progress: True for a bar, or a function of (done, total).
@@ -175,13 +204,22 @@ def accuracy(
     if isinstance(edits, Edit | str):
         raise EditError("give edits as a list: accuracy(model, images, edits=[Ablate(...)])")
     runs = {"clean": changes[:0]} | ({"edited": changes} if changes else {})
-    if changes and random:
+    if groups is not None and len(groups) != len(dataset):
+        raise CircuitsError(f"{len(groups)} groups for the {len(dataset)} images of {dataset.name}")
+    if controls is not None:
+        runs |= {f"random {i}": list(other) for i, other in enumerate(controls)}
+    elif changes and random:
         runs |= {f"random {i}": other for i, other in enumerate(_others(model, dataset, changes, random, seed))}
     answers = {}
-    for name, changed in runs.items():
-        with edit(model, changed, reference=reference):
-            scores = capture(model, dataset, at="logits", batch_size=batch_size, progress=progress)["logits"]
-        answers[name] = scores.flatten(2).mean(dim=2).argmax(dim=1).cpu().numpy()
+    with reporter(progress, "img") as report:
+        for number, (name, changed) in enumerate(runs.items()):
+
+            def passed(done: int, total: int, before: int = number) -> None:
+                report(before * total + done, len(runs) * total)
+
+            with edit(model, changed, reference=reference):
+                scores = capture(model, dataset, at="logits", batch_size=batch_size, progress=passed)["logits"]
+            answers[name] = scores.flatten(2).mean(dim=2).argmax(dim=1).cpu().numpy()
     others = [answers[name] for name in runs if name.startswith("random")]
     return Accuracy(
         model=model.name,
@@ -195,6 +233,7 @@ def accuracy(
             weights=model.digest, images=dataset.name, images_digest=dataset.digest, seed=seed,
             edits=[str(change) for change in changes],
         ),
+        groups=None if groups is None else tuple(groups),
     )  # fmt: skip
 
 

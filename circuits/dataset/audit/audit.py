@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -46,10 +46,12 @@ OTHERS = 256
 TRIED = 128
 """Of them those that units are put on, with every suspect and every control."""
 IMAGES_SHOWN = 8
+INDEX = "index.json"
 
 
 class _Index(TypedDict):
     settings: dict[str, Any]
+    origin: NotRequired[dict[str, Any] | None]
 
 
 _AUDITS = Stored(
@@ -136,7 +138,7 @@ def audit(
         "annotations": None if annotations is None else str(annotations), "layers": spaces, "keep": keep, "top": top,
         "random": random, "steps": steps, "seed": seed,
     }  # fmt: skip
-    folder = None if store is None else _opened(Path(store).expanduser(), settings)
+    folder = None if store is None else _opened(Path(store).expanduser(), settings, given.images)
     audited: list[ClassAudit] = []
     omitted = dict(given.omitted)
     with reporter(progress, "layer") as report:
@@ -211,7 +213,16 @@ def _against_chance(model: Model, given: Inputs, answers: NDArray[np.int64]) -> 
     return accuracy, chance
 
 
-def _opened(folder: Path, settings: dict[str, Any]) -> Path:
+def read_index(folder: Path) -> dict[str, Any] | None:
+    """What an audit of a folder was begun with, and where its images were; None where no audit was begun.
+
+    Raises:
+        CircuitsError: it is damaged, or of something else.
+    """
+    return _AUDITS.read_document(folder / INDEX)
+
+
+def _opened(folder: Path, settings: dict[str, Any], images: Images) -> Path:
     """The folder of finished classes, begun or gone on with.
 
     Raises:
@@ -219,11 +230,13 @@ def _opened(folder: Path, settings: dict[str, Any]) -> Path:
     """
     _AUDITS.check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "index.json"
-    held = _AUDITS.read_document(path)
+    path = folder / INDEX
+    held = read_index(folder)
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
     if held is None:
-        _AUDITS.write_json(path, {"schema": _AUDITS.schema, **_AUDITS.mark, "settings": settings})
+        origin = None if images.origin is None else dict(images.origin)
+        document = {"schema": _AUDITS.schema, **_AUDITS.mark, "settings": settings, "origin": origin}
+        _AUDITS.write_json(path, document)
     elif held["settings"] != settings:
         changed = [k for k in settings if held["settings"].get(k) != settings[k]]
         raise CircuitsError(f"{folder} holds an audit with other {', '.join(changed)}: give another folder")
