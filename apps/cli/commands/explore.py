@@ -43,6 +43,7 @@ class Explore(ModelChoice):
         circuits explore --store store --model googlenet-bvlc --images photos --allow-write
         circuits explore --sae parts=saes/parts --sae saes/words --lm models/gpt2
         circuits explore --model mine.py:make --weights w.pth --images photos
+        circuits explore --audit audit
         circuits explore --port 8600 --json
     """
 
@@ -55,6 +56,8 @@ class Explore(ModelChoice):
     """Folder of an SAE, or NAME=FOLDER; may be repeated. Latents become units of the model that it was trained on."""
     lm: Many = ()
     """Folder of a language model, besides the built-in `tales`; may be repeated."""
+    audit: Many = ()
+    """Folder that `circuits audit --out` wrote, or NAME=FOLDER; may be repeated. Opens on the model of the first."""
     images: Path | None = None
     """Folder of photographs: scans look at its folders, and concepts are searched in them."""
     allow_write: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -87,18 +90,19 @@ class Explore(ModelChoice):
             raise UsageError(f"--port is between 1 and 65535, not {self.port}")
         if self.images is not None and not self.images.expanduser().is_dir():
             raise UsageError(f"--images {self.images} is no folder")
-        names = [name for name, _ in self._saes()]
-        for name, folder in self._saes():
-            if not folder.is_dir():
-                raise UsageError(f"--sae {folder} is no folder")
-            if names.count(name) > 1:
-                raise UsageError(f"two SAEs are called {name}: give them names, --sae NAME={folder}")
+        for option, what, given in (("sae", "SAEs", self._saes()), ("audit", "audits", self._audits())):
+            names = [name for name, _ in given]
+            for name, folder in given:
+                if not folder.is_dir():
+                    raise UsageError(f"--{option} {folder} is no folder")
+                if names.count(name) > 1:
+                    raise UsageError(f"two {what} are called {name}: give them names, --{option} NAME={folder}")
         if self.store.expanduser().exists() and not self.store.expanduser().is_dir():
             raise UsageError(f"--store {self.store} is a file; give a folder")
         if self.model is None and not (self.weights is None and self.input is None and self.card is None):
             raise UsageError("--weights, --input and --card go with --model")
         # a wrong name, or weights that are not here, are reported now; the models are not for this process to hold
-        return in_child(self._opened) if self.model is not None or self.lm else (None, {})
+        return in_child(self._opened) if self.model is not None or self.lm or self.audit else (None, {})
 
     def _opened(self) -> Opened:
         name: str | None = None
@@ -108,11 +112,31 @@ class Explore(ModelChoice):
 
             name, environment = self.name_and_environment(self.model, self.weights)
             load(name, weights=self.weights)
+        elif self.audit:
+            name = self._audited()
         for language_model in self.lm:
             from zoo.networks.language import load_language
 
             load_language(language_model)
         return name, environment
+
+    def _audited(self) -> str | None:
+        """The model of the first audit; None where it is damaged, which its page says."""
+        from circuits.dataset.audit.removal import read_audit
+        from circuits.errors import CircuitsError
+        from zoo.registry import get_card
+
+        try:
+            model = read_audit(self._audits()[0][1]).model
+        except CircuitsError:
+            return None
+        try:
+            get_card(model)
+        except CircuitsError as error:
+            raise UsageError(
+                f"--audit {self.audit[0]} is of {model}, a network of your own: give it, too, with --model"
+            ) from error
+        return model
 
     def _weights(self) -> str | None:
         """The weights, wherever the server looks from."""
@@ -126,6 +150,11 @@ class Explore(ModelChoice):
 
         options = map(sae_option, self.sae)
         return [(name or basis_name(folder), Path(folder).expanduser().absolute()) for name, folder in options]
+
+    def _audits(self) -> list[tuple[str, Path]]:
+        """Name and folder of each audit."""
+        options = [(name, Path(folder).expanduser().absolute()) for name, folder in map(sae_option, self.audit)]
+        return [(name or folder.name, folder) for name, folder in options]
 
     def command(self) -> list[str]:
         """The command line of the server."""
@@ -147,6 +176,7 @@ class Explore(ModelChoice):
             images=None if self.images is None else self.images.expanduser().absolute(),
             allow_write=self.allow_write,
             allow_hosts=tuple(self.allow_host),
+            audits=tuple(self._audits()),
         )
         return child_environment(**chosen.to_environment(), **own)
 

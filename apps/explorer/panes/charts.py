@@ -102,8 +102,10 @@ def probabilities(comparison: Comparison) -> Any:
     return class_bars(names, comparison.before[order], comparison.after[order])
 
 
-def class_bars(names: Sequence[str], before: NDArray[np.float64], after: NDArray[np.float64]) -> Any:
-    """Probabilities of some classes, the first on top, before (gray) and after (orange where they rise, else blue)."""
+def class_bars(
+    names: Sequence[str], before: NDArray[np.float64], after: NDArray[np.float64], *, title: str = "probability, %"
+) -> Any:
+    """Shares of some classes, the first on top, before (gray) and after (orange where they rise, else blue)."""
     names = names[::-1]
     rises = _signed(np.where(after >= before, 1.0, -1.0)[::-1].tolist())
     traces = []
@@ -112,7 +114,7 @@ def class_bars(names: Sequence[str], before: NDArray[np.float64], after: NDArray
         texts = {"text": [f"{v:.1f}" for v in shares], "textposition": "outside", "cliponaxis": False}
         hover = "%{y}, " + name + ": %{x:.2f} %<extra></extra>"
         traces.append(_bars(shares, names, color, name=name, orientation="h", hovertemplate=hover, **texts))
-    x = {"title": "probability, %", "range": [0, 104]}
+    x = {"title": title, "range": [0, 104]}
     layout = {"barmode": "group", "bargap": 0.28, "bargroupgap": 0.06, "margin": {"l": 4, "r": 34, "t": 6, "b": 4}}
     return _figure(traces, 60 + 40 * len(names), x, {"ticksuffix": "  "}, **layout)
 

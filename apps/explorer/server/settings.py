@@ -26,6 +26,7 @@ class Settings:
         images: folder with folders of images, for scans and concepts, or None.
         allow_write: whether the browser can write labels, save circuits and start jobs.
         allow_hosts: names of this server, besides those of this machine.
+        audits: name and folder of each finished audit.
         weights: file of the weights of `model`, "random", or None for where its card looks.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     allow_write: bool = False
     allow_hosts: tuple[str, ...] = ()
     weights: str | None = None
+    audits: tuple[tuple[str, Path], ...] = ()
 
     def weights_of(self, model: str) -> str | None:
         """The weights to load `model` with: those of the settings are of the model to open on."""
@@ -45,7 +47,7 @@ class Settings:
     def to_environment(self) -> dict[str, str]:
         """The environment variable that `settings` reads."""
         values = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
-        values["saes"] = [[name, str(folder)] for name, folder in self.saes]
+        values |= {k: [[name, str(folder)] for name, folder in getattr(self, k)] for k in ("saes", "audits")}
         return {VARIABLE: json.dumps(values)}
 
 
@@ -53,7 +55,10 @@ def settings() -> Settings:
     """The settings of this server; the defaults where it was not started by `circuits explore`."""
     document: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
     paths: dict[str, Any] = {k: Path(document[k]).expanduser() for k in ("store", "images") if document.get(k)}
-    saes = tuple((str(name), Path(folder).expanduser()) for name, folder in document.get("saes", ()))
+    paths |= {
+        k: tuple((str(name), Path(folder).expanduser()) for name, folder in document.get(k, ()))
+        for k in ("saes", "audits")
+    }
     plain: dict[str, Any] = {k: document[k] for k in ("model", "weights", "allow_write") if k in document}
     plain.update({k: tuple(document[k]) for k in ("lms", "allow_hosts") if k in document})
-    return Settings(**plain, **paths, saes=saes)
+    return Settings(**plain, **paths)

@@ -17,7 +17,7 @@ import numpy as np
 import streamlit as st
 
 from apps import memory
-from apps.explorer.resources import rendered_units, thumbnails
+from apps.explorer.resources import audits, rendered_units, thumbnails
 from apps.explorer.resources.renamed_scan import RenamedScan
 from apps.explorer.server.background_work import Executor
 from apps.explorer.server.byte_cache import cached
@@ -91,8 +91,8 @@ class Location:
 
 
 def models(server: Settings) -> list[str]:
-    """Names of the models that can be opened: those in the store, that of the settings, and the built-in one."""
-    stored = [name for name in models_in(server.store) if is_known(name)]
+    """Names of the models that can be opened: those in the store, of audits, of the settings, and the built-in one."""
+    stored = [name for name in (*models_in(server.store), *audits.models(server)) if is_known(name)]
     first = [server.model] if server.model else [BUILT_IN] if BUILT_IN in stored else []
     return list(dict.fromkeys([*first, *stored, BUILT_IN]))
 

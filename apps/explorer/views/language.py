@@ -9,7 +9,8 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
 from apps.explorer.pages import Entry
-from apps.explorer.panes import language, sae_training
+from apps.explorer.panes import language
+from apps.explorer.panes.sae import training
 from apps.explorer.panes.steering import edit_rows
 from apps.explorer.resources import language_models
 from apps.explorer.resources.language_models import LanguageLocation
@@ -67,13 +68,13 @@ def _opened() -> LanguageLocation | None:
         return language_models.location_of(lm, fitting[pick("SAE", latents, "sae", right)])
     if lm.name != TALES:
         return language_models.location_of(lm, None)
-    sae_training.wait_for(lm)
+    training.wait_for(lm)
     return None
 
 
 def _read(at: LanguageLocation, texts: Texts | None) -> tuple[Export, str] | None:
     if at.loaded is None:
-        sae_training.show_command(at)
+        training.show_command(at)
         return None
     activity = None
     if texts is not None:

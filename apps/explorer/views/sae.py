@@ -10,7 +10,8 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
 from apps.explorer.pages import Entry
-from apps.explorer.panes import charts, latents
+from apps.explorer.panes import charts
+from apps.explorer.panes.sae import latents
 from apps.explorer.resources import saes
 from apps.explorer.resources.saes import LoadedSAE
 from apps.explorer.server.security import UploadError, guarded, plain

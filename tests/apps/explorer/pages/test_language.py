@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip("transformers", reason="needs the extra lm")
 
 from apps.explorer.components.token_activations import token_row
-from apps.explorer.panes import language, sae_training
+from apps.explorer.panes import language
+from apps.explorer.panes.sae import training
 from apps.explorer.resources import language_models
 from apps.explorer.resources.language_models import LanguageLocation
 from apps.explorer.server.settings import Settings
@@ -223,7 +224,7 @@ def test_without_the_sae_it_is_made_once_by_a_job(
             return self.job
 
     settings(store)
-    monkeypatch.setattr(sae_training, "Jobs", Jobs)
+    monkeypatch.setattr(training, "Jobs", Jobs)
     at = opened("language", settle=False)
     for _ in range(50):
         if started:

@@ -143,8 +143,8 @@ def test_links_of_version_0_1_open_the_same_views(opened: Open) -> None:
 
 
 def test_every_renamed_value_of_a_link_is_one_that_its_page_has() -> None:
-    from apps.explorer.panes import latents
     from apps.explorer.panes.layer import wall
+    from apps.explorer.panes.sae import latents
     from apps.explorer.panes.unit import examples
     from apps.explorer.session.ordering import ORDERS
 

@@ -1,0 +1,1 @@
+"""A finished audit: its suspects, and the network without them."""

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: their latents, and the training of the built-in one."""
