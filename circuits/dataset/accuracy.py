@@ -114,26 +114,25 @@ class Accuracy(Result):
     @property
     def by_class(self) -> list[dict[str, Any]]:
         """A row for each class that has images: its name, their number, and the accuracies on them."""
-        return [self._row(int(c), self.labels == c) for c in np.unique(self.labels)]
+        return [{"class": self.classes[c], **self._row(self.labels == c)} for c in np.unique(self.labels)]
 
     @property
     def by_group(self) -> list[dict[str, Any]]:
-        """The same for each group of a class, with its name as "group"; empty without groups."""
+        """The same for each group, with its name as "group" instead; empty without groups."""
         names = np.array(self.groups or ())
-        return [
-            {**self._row(int(c), of), "group": str(name)}
-            for c in np.unique(self.labels)
-            for name in np.unique(names)
-            if (of := (self.labels == c) & (names == name)).any()
-        ]
+        return [{"group": str(name), **self._row(names == name)} for name in np.unique(names)]
 
-    def _row(self, index: int, of: NDArray[np.bool_]) -> dict[str, Any]:
-        row: dict[str, Any] = {"class": self.classes[index], "images": int(of.sum())}
-        row["top1"] = float((self.answers[of] == index).mean())
+    def _row(self, of: NDArray[np.bool_]) -> dict[str, Any]:
+        """Number of some images, and the accuracies on them."""
+
+        def right(answers: NDArray[np.int64]) -> float:
+            return float((answers[of] == self.labels[of]).mean())
+
+        row: dict[str, Any] = {"images": int(of.sum()), "top1": right(self.answers)}
         if self.edited is not None:
-            row["edited"] = float((self.edited[of] == index).mean())
+            row["edited"] = right(self.edited)
         if self.random is not None:
-            row["random"] = [float(v) for v in (self.random[:, of] == index).mean(axis=1)]
+            row["random"] = [right(answers) for answers in self.random]
         return row
 
     def confusion(self, *, edited: bool = False) -> NDArray[np.int64]:

@@ -196,7 +196,7 @@ VIEWS = {  # a page, and changes of its view
     "compare": "with=mixed3b:46",
     "collections": "units=mixed3b:39,mixed4a:11",
     "why": "image=1&layers=mixed4a,mixed4b&explain=1&selected=scenes/mixed4b:34&factor=0",
-    "atlas": "", "sae": "", "language": "", "jobs": "", "home": "",
+    "audit": "panel=without", "atlas": "", "sae": "", "language": "", "jobs": "", "home": "",
 }  # fmt: skip
 
 

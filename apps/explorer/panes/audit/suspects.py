@@ -23,7 +23,7 @@ from circuits.plot.audit.page import sentences
 from circuits.plot.drawing import crops, palette
 from circuits.plot.drawing.wording import minus, short
 
-SHOWN, MOST, SIDE = 12, 240, 160
+FIRST, MOST, SIDE = 12, 240, 160
 """Suspects that are shown at first, and at most; and the largest side of an image."""
 VERDICTS = {"shortcut": "shortcut", "possible": "possible shortcut", "no": "no shortcut"}
 
@@ -57,7 +57,7 @@ def chosen(audit: Audit) -> Suspect | None:
 def show_all(at: Location, opened: OpenAudit, selected: Suspect | None) -> None:
     """The suspects, the most suspicious first; a click selects one."""
     suspects = opened.audit.suspects
-    rows = suspects[: MOST if links.param("suspects", 10) == "all" else SHOWN]
+    rows = suspects[: MOST if links.param("suspects", 10) == "all" else FIRST]
     cut = _cut(at, f"{len(rows)} suspects", {key_of(s): s.with_images[:1] for s in rows}, opened)
     tiles = [
         tile(

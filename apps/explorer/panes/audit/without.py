@@ -20,7 +20,6 @@ from apps.explorer.server.security import UploadError, plain
 from apps.explorer.session import links, state
 from apps.explorer.session.state import Location
 from circuits.dataset.accuracy import Accuracy
-from circuits.dataset.audit.inputs import FEWEST
 from circuits.dataset.audit.removal import removal
 from circuits.dataset.audit.results import Audit, Suspect
 from circuits.errors import shorten
@@ -123,12 +122,10 @@ def show(result: Accuracy) -> None:
     before, after = result.top1, float((result.edited == result.labels).mean())
     columns = st.columns(3, gap="medium")
     _metric(columns[0], "Right", before, after)
-    rows = result.by_group or result.by_class
-    what = "group" if result.by_group else "class"
-    large = [row for row in rows if row["images"] >= FEWEST] or rows
-    worst = [min(large, key=lambda row: row[key]) for key in ("top1", "edited")]
+    what, rows = ("group", result.by_group) if result.by_group else ("class", result.by_class)
+    worst = [min(rows, key=lambda row: row[key]) for key in ("top1", "edited")]
     _metric(columns[1], f"Worst {what}", worst[0]["top1"], worst[1]["edited"])
-    columns[1].caption(plain(f"{_name(worst[0])}; then {_name(worst[1])}"))
+    columns[1].caption(plain(f"{worst[0][what]}; then {worst[1][what]}"))
     changed = int((result.answers != result.edited).sum())
     columns[2].metric("Answers changed", f"{changed:,} of {len(result.labels):,}")
     if result.random_changes:
@@ -139,13 +136,12 @@ def show(result: Accuracy) -> None:
         ))  # fmt: skip
     left, right = st.columns(2, gap="large")
     with left:
-        st.markdown("###### Every class" if what == "class" else "###### Every group of a class")
-        names = [html.escape(_name(row)) for row in rows]
-        rights = [np.array([row[key] for row in rows]) for key in ("top1", "edited")]
+        st.markdown("###### Every class")
+        rights = [np.array([row[key] for row in result.by_class]) for key in ("top1", "edited")]
+        names = [html.escape(row["class"]) for row in result.by_class]
         figure = charts.class_bars(names, rights[0], rights[1], title="right, %")
-        charts.show(figure, "right-by-class", f"share of right answers of each {what}, before and after")
-        if result.random is not None:
-            st.dataframe(records(rows), hide_index=True, alt=f"share of right answers of each {what}")
+        charts.show(figure, "right-by-class", "share of right answers of each class, before and after")
+        st.dataframe(records(rows), hide_index=True, alt=f"share of right answers of each {what}")
     with right:
         for title, edited in (("as it is", False), ("without them", True)):
             st.markdown(f"###### Class of the image, and answer: {title}")
@@ -156,16 +152,12 @@ def records(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of classes or groups as a table, in percent; those of other units from least to most."""
     return [
         {
-            "": _name(row), "images": row["images"], "right, %": round(100 * row["top1"]),
+            "": row.get("group", row.get("class")), "images": row["images"], "right, %": round(100 * row["top1"]),
             "without, %": round(100 * row["edited"]),
             "other units, %": "{:.0f} to {:.0f}".format(*(100 * f(row["random"]) for f in (min, max))),
         }
         for row in rows
     ]  # fmt: skip
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    return f"{row['class']}, {row['group']}" if "group" in row else str(row["class"])
 
 
 def _metric(column: Any, label: str, before: float, after: float) -> None:

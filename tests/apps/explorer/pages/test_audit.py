@@ -68,7 +68,6 @@ def test_removal_is_measured_after_a_click_and_is_that_of_the_python(audited: Op
     scope = run_code(at)
     after = scope["after"]
     assert at.metric[0].label == "Right" and at.metric[0].value == f"{100 * after.edited_top1:.1f} %"
-    assert max(row["images"] for row in after.by_group) < 5  # no group is large: the worst of all
     worst = min(after.by_group, key=lambda row: row["edited"])
     assert at.metric[1].value == f"{100 * worst['edited']:.1f} %"
     assert f"{8} samples change the share" in texts(at)

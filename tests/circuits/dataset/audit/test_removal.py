@@ -67,8 +67,11 @@ def test_a_removed_suspect_changes_what_the_audit_says(model: circuits.Model, fo
         assert row["images"] == own.n_held_out and row["top1"] == pytest.approx(own.accuracy.value)
         assert row["edited"] - row["top1"] == pytest.approx(suspect.removal.change.value)
         assert measured.random is not None and len(measured.random) == 2
-        groups = {(row["class"], row["group"]): row["top1"] for row in measured.by_group}
-        assert groups == {(g.class_name, g.group): pytest.approx(g.accuracy.value) for g in audit.groups}
+        by_hand: dict[str, list[bool]] = {}
+        for i, answer in zip(audited.inputs.judging.tolist(), measured.answers.tolist(), strict=True):
+            by_hand.setdefault((audited.inputs.groups or ())[i], []).append(answer == audited.inputs.labels[i])
+        groups = {row["group"]: (row["images"], row["top1"]) for row in measured.by_group}
+        assert groups == {name: (len(own), pytest.approx(np.mean(own))) for name, own in by_hand.items()}
     assert removal(model, audited, {}).edited is None
 
 
