@@ -351,6 +351,7 @@ def _suspect(
         group = _group(given.groups, rows, both, rng)
     order = peaks[:n_own].argsort(kind="stable")
     elsewhere = n_own + peaks[n_own:].argsort(kind="stable")[::-1]
+    has = peaks > split.threshold
 
     def examples(rows: NDArray[np.int64]) -> tuple[Example, ...]:
         numbers = [int(held_out[r]) for r in rows[:IMAGES_SHOWN]]
@@ -381,9 +382,9 @@ def _suspect(
         accuracies=trial.accuracies(unit, given.labels[held_out], answers[held_out]),
         group=None if group is None else group[0],
         group_auc=None if group is None else group[1],
-        with_images=examples(order[::-1]),
-        without_images=examples(order),
-        elsewhere_images=examples(elsewhere),
+        with_images=examples(order[::-1][has[order[::-1]]]),
+        without_images=examples(order[~has[order]]),
+        elsewhere_images=examples(elsewhere[has[elsewhere]]),
     ))  # fmt: skip
 
 

@@ -100,8 +100,8 @@ class Suspect(Result):
         accuracies: class -> its accuracy on the held-out images at hand, and that with the unit removed.
         group, group_auc: of all images of the class, the group that its peak activation tells apart best, and how well.
         label: what it detects, where the model's labels or masks say so.
-        with_images, without_images, elsewhere_images: held-out images of the class where it is most and least active,
-            and of other classes where it is most active.
+        with_images, without_images, elsewhere_images: held-out images of the class that have it, most active first, and
+            that do not, least active first; and of other classes that have it (`Split.threshold`).
     """
 
     unit: str

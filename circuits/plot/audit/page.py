@@ -147,11 +147,13 @@ def sentences(s: Suspect) -> list[str]:
 
 def _effect_sentence(effect: Effect, what: str, sign: int) -> str:
     value, limit = sign * effect.change.value, max(0.0, sign * effect.limit)
-    beyond = "more than" if effect.beyond and value > 0 else "not more than"
-    return (
-        f"{100 * max(0.0, value):.0f} of 100 {what}: {beyond} with other units that are as active "
-        f"(up to {100 * limit:.0f} with 95 of 100 of them)."
-    )
+    if effect.beyond and value > 0:
+        verdict = "more than with other units that are as active"
+    elif value <= limit:
+        verdict = "not more than with other units that are as active"
+    else:
+        verdict = "too few images to tell it from none; with other units that are as active"
+    return f"{100 * max(0.0, value):.0f} of 100 {what}: {verdict} (up to {100 * limit:.0f} with 95 of 100 of them)."
 
 
 def _card(s: Suspect, cut: crops.Crops) -> _Card:
@@ -164,7 +166,11 @@ def _card(s: Suspect, cut: crops.Crops) -> _Card:
         suspect=s,
         title=f"{s.class_name}: unit {short(s.unit)}",
         sentences=sentences(s),
-        rows=[(title, list(cut[f"{s.unit} {key} {s.class_index}"]), key) for title, key in rows if cut],
+        rows=[
+            (title, list(cut[f"{s.unit} {key} {s.class_index}"]), key)
+            for title, key in rows
+            if cut.get(f"{s.unit} {key} {s.class_index}")
+        ],
         effects=[
             _effect_row(f"{s.class_name} recognized, unit removed", s.removal),
             _effect_row(f"others taken for {s.class_name}, unit inserted", s.insertion),
