@@ -2,6 +2,7 @@
 
     python benchmarks/sae.py                        # 196,000 vectors of GoogLeNet mixed4c, one and two threads
     python benchmarks/sae.py --paths                # dense against sparse by m / k: what the rule on the CPU rests on
+    python benchmarks/sae.py --architectures        # steps of every architecture beside TopK's
     python benchmarks/sae.py --transcoders          # a transcoder's step beside an SAE's of the same sizes
     python benchmarks/sae.py --device cuda          # larger shapes on a GPU, against what its memory and units allow
 
@@ -33,7 +34,7 @@ from torch import Tensor  # noqa: E402
 import circuits  # noqa: E402
 import sae  # noqa: E402
 from sae.architectures import kernels  # noqa: E402
-from sae.architectures.base import Kind  # noqa: E402
+from sae.architectures.base import Kind, SAEConfig  # noqa: E402
 from sae.data.streams import TensorStream  # noqa: E402
 from sae.training.input_normalization import statistics_of  # noqa: E402
 from sae.training.sae_trainer import SAETrainer  # noqa: E402
@@ -160,8 +161,10 @@ def compare(acts: Tensor, shape: Shape, threads: int, speed: bool) -> None:
         print(line)
 
 
-def trainer_of(shape: Shape, precision: Precision = "float32", kind: Kind = "sae") -> tuple[SAETrainer, Tensor]:
-    """An SAE or a transcoder in training, and a batch of noise."""
+def trainer_of(
+    shape: Shape, precision: Precision = "float32", kind: Kind = "sae", config: SAEConfig | None = None
+) -> tuple[SAETrainer, Tensor]:
+    """An SAE (TopK by default) or a transcoder in training, and a batch of noise."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(shape.batch, shape.d, generator=g)
     settings = TrainingSettings(
@@ -171,7 +174,7 @@ def trainer_of(shape: Shape, precision: Precision = "float32", kind: Kind = "sae
     statistics = statistics_of(x)
     if kind != "sae":
         statistics = replace(statistics, target=statistics)
-    config = sae.TopK(latents=shape.m, k=shape.k, kind=kind)
+    config = config or sae.TopK(latents=shape.m, k=shape.k, kind=kind)
     return SAETrainer(config, "sae", statistics, settings, device), x.to(device)
 
 
@@ -195,6 +198,27 @@ def transcoders(threads: int, rounds: int) -> None:
             f"{d}; {m}; {k}; {own['sae']:.4f}; {own['transcoder']:.4f}; {own['skip-transcoder']:.4f}; {ratios}"
         )
     table("d; m; k; SAE; transcoder; with skip; transcoder / SAE; with skip / SAE", *lines)
+
+
+def architectures(threads: int, rounds: int) -> None:
+    """Steps of every architecture of the same sizes, in turn."""
+    torch.set_num_threads(threads)
+    print(f"CPU seconds per step, batch 2048, {threads} thread(s), median of {rounds}, load {os.getloadavg()[0]:.1f}\n")
+    kinds = sae.list_architectures()
+    lines = []
+    for d, m, k in ((512, 2048, 32), (512, 4096, 32)):
+        configs = {
+            name: kind.Config(latents=m, **({"k": k} if "k" in kind.Config.__dataclass_fields__ else {}))
+            for name, kind in kinds.items()
+        }
+        clocks = {name: Clock("cpu") for name in kinds}
+        trainers = {n: trainer_of(Shape(d, m, k, 2048, rounds, 1e-3), config=c) for n, c in configs.items()}
+        for _ in range(rounds + WARMUP):
+            for name, (trainer, x) in trainers.items():
+                clocks[name](lambda trainer=trainer, x=x: trainer.learn(x))  # type: ignore[misc]
+        own = {name: clock.seconds[1] for name, clock in clocks.items()}
+        lines += [f"{name}; {d}; {m}; {k}; {own[name]:.4f}; {own[name] / own['topk']:.2f}" for name in kinds]
+    table("architecture; d; m; k; CPU seconds; of TopK's", *lines)
 
 
 def paths(threads: int, rounds: int) -> None:
@@ -269,11 +293,15 @@ def main() -> None:
         help="shapes to time by each path, on --device",
     )  # fmt: skip
     parser.add_argument("--speed", action="store_true", help="leave out how well they reconstruct")
+    parser.add_argument("--architectures", action="store_true", help="every architecture against TopK instead")
     parser.add_argument("--transcoders", action="store_true", help="SAEs against transcoders instead")
     parser.add_argument("--paths", action="store_true", help="dense against sparse on the CPU instead")
     options = parser.parse_args()
     if options.device != "cpu" or options.shapes:
         by_shape(options.device, options.steps, options.shapes or GPU_SHAPES)
+        return
+    if options.architectures:
+        architectures(options.threads[0], 8 if options.steps == 120 else options.steps)
         return
     if options.transcoders:
         transcoders(options.threads[0], 20 if options.steps == 120 else options.steps)

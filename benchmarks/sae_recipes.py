@@ -10,7 +10,7 @@ Every dictionary is a line of `--out`/dictionaries.jsonl; what is there is not t
 broken off goes on. Its directions are kept beside it, for the stability between seeds. `scenes` are four layers of
 `scenes-labels` on 500 scenes, 200 others to measure on; GoogLeNet is trained on nine tenths of the photographs in
 `$CIRCUITS_DATA/imagenet-sample` and `voc-sample`, whose activations are kept in `--out`/activations, and measured on
-100 of the rest. All SAEs of a layer have the same number of latents, steps and vectors. Those with a penalty get the
+60 of the rest. All SAEs of a layer have the same number of latents, steps and vectors. Those with a penalty get the
 one with which a first training (of another seed) has as many active latents as the others, interpolated among
 `PENALTIES`.
 """
@@ -52,7 +52,7 @@ from zoo.images.sources import Images, open_images  # noqa: E402
 
 SCENES = ("mixed3a", "mixed3b", "mixed4a", "mixed4b")
 GOOGLENET = ("mixed4c", "mixed4e")
-METRICS = ("explained variance", "kept predictions", "part overlap", "targeted removal", "alive")
+METRICS = ("explained variance", "kept predictions", "part overlap", "targeted removal")
 PENALTIES = {
     "relu": (2.0, 8.0, 32.0), "gated": (2.0, 8.0, 32.0), "jumprelu": (1.0, 4.0, 16.0), "p_annealing": (0.5, 2.0, 8.0),
 }  # fmt: skip
@@ -93,7 +93,7 @@ class Site:
         self.scenes = layer in SCENES
         self.model = circuits.load("scenes-labels" if self.scenes else "googlenet-bvlc")
         self.site = sae.VisionSite(self.model, layer)
-        self.k, self.steps, self.batch = (4, 300, 1024) if self.scenes else (16, 150, 1024)
+        self.k, self.steps, self.batch = (4, 300, 1024) if self.scenes else (16, 100, 1024)
         self.latents = 4 * self.site.d if self.scenes else 1024
 
     @cached_property
@@ -106,7 +106,7 @@ class Site:
         images = open_images([str(file) for file in files])
         order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
         cut = len(files) // 10
-        return images.subset(sorted(order[cut:])), images.subset(sorted(order[: min(cut, 100)]))
+        return images.subset(sorted(order[cut:])), images.subset(sorted(order[: min(cut, 60)]))
 
     @cached_property
     def shards(self) -> Shards:
@@ -224,11 +224,16 @@ class Results:
 
 
 def measured(site: Site, dictionaries: dict[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
-    """The metrics of some dictionaries of a site."""
-    kept = site.tested.kept_predictions(list(dictionaries.values()))
+    """The metrics of some dictionaries of a site: of parts and concepts where its images have them."""
+    tested = site.tested
+    kept = tested.predictions(list(dictionaries.values()))
     for (name, model), predictions in zip(dictionaries.items(), kept, strict=True):
-        values = site.tested.measure(model) | {"kept predictions": predictions}
-        yield name, {key: values[key] for key in METRICS} | {"l0": site.active(model)}
+        if site.scenes:
+            values = tested.measure(model)
+        else:
+            values = {"explained variance": 1 - tested.unexplained(model)}
+        values["kept predictions"] = predictions["kept predictions"]
+        yield name, {key: values.get(key, math.nan) for key in METRICS} | {"l0": site.active(model)}
 
 
 def run(

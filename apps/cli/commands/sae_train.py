@@ -97,7 +97,8 @@ class TrainSAE(ModelOptions):
     limit: int | None = None
     """At most so many images or texts, drawn at random with --seed."""
     architecture: str = "topk"
-    """topk, batchtopk, matryoshka, jumprelu, relu, gated, or any other that a package registers with `sae.register`."""
+    """topk, batchtopk, matryoshka, matching_pursuit, archetypal, grouptopk, jumprelu, relu, gated, p_annealing, or any
+    other that a package registers with `sae.register`."""
     kind: Literal["sae", "transcoder", "skip-transcoder"] = "sae"
     """What is learned: sae, transcoder, or skip-transcoder (with a linear map beside the latents)."""
     patch: int | None = None
@@ -105,10 +106,9 @@ class TrainSAE(ModelOptions):
     latents: int = 4096
     """Number of latents."""
     k: int | None = None
-    """Active latents per position, where the architecture has that setting: topk, batchtopk, matryoshka (32 by
-    default)."""
+    """Active latents per position, where the architecture has that setting (32 by default)."""
     penalty: float | None = None
-    """Weight of the sparsity penalty, where the architecture has one: relu, gated, jumprelu."""
+    """Weight of the sparsity penalty, where the architecture has one: relu, gated, jumprelu, p_annealing."""
     sweep: tuple[str, ...] = ()
     """Settings to vary, every combination trained on the same stream: k=16,32 latents=2048,4096 seed=0,1."""
     steps: int = 1000
