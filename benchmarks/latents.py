@@ -146,10 +146,10 @@ def of_examples(site: VisionSite, images: Images, like: sae.SAE, k: int) -> sae.
 
 
 def curves(options: argparse.Namespace) -> CurveComparison:
-    """Curve detectors among channels, latents and controls of GoogLeNet mixed3b."""
-    photographs = options.images or Path(os.environ["CIRCUITS_DATA"]) / "imagenet-sample"
+    """Curve detectors among channels, latents and controls of a layer of GoogLeNet."""
+    photographs = options.images or [Path(os.environ["CIRCUITS_DATA"]) / "imagenet-sample"]
     model = circuits.load("googlenet-bvlc", device="cpu")
-    site = VisionSite(model, LAYER)
+    site = VisionSite(model, options.curve_layer)
     training, held_out = split(open_images(photographs), 0.1, 0)  # as `circuits sae train` does
     assert held_out is not None
     own = trained(site, training, options)
@@ -157,8 +157,8 @@ def curves(options: argparse.Namespace) -> CurveComparison:
     vectors = collect(site, held_out, sampling=Sampling(100, seed=1)).vectors
     quality = sae.metrics.reconstruction(own, vectors)
     site.attach("examples", of_examples(site, training, own, round(quality.l0)))
-    result = compare_curves(model, LAYER, ["latents", "examples"], images=held_out, batch_size=8)
-    print(f"\n### googlenet-bvlc/{LAYER}: {site.d} channels, {own.latents} latents, {quality.l0:.0f} active")
+    result = compare_curves(model, options.curve_layer, ["latents", "examples"], images=held_out, batch_size=8)
+    print(f"\n### {site.address}: {site.d} channels, {own.latents} latents, {quality.l0:.0f} active")
     print(f"\nFVU on held-out photographs, uniform positions: {quality.fvu:.3f}; dead {100 * quality.dead:.1f} %; "
           + "; ".join(f"{name} {baseline.fvu:.3f}" for name, baseline in quality.baselines.items()) + "\n")  # fmt: skip
     curves_table(result)
@@ -197,7 +197,9 @@ def main() -> None:
     parser.add_argument("--sae", type=Path, help="folder of the SAE on GoogLeNet; trained and written if not there")
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--long", type=int, default=4000, help="training steps on GoogLeNet")
-    parser.add_argument("--images", type=Path, help="photographs (default $CIRCUITS_DATA/imagenet-sample)")
+    parser.add_argument("--curve-layer", default=LAYER, help="layer of GoogLeNet whose curve detectors are searched")
+    parser.add_argument("--images", type=Path, action="append",
+                        help="photographs, may be repeated (default $CIRCUITS_DATA/imagenet-sample)")  # fmt: skip
     parser.add_argument("--figures", type=Path, help="folder for figures")
     options = parser.parse_args()
     versions = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
