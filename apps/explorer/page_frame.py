@@ -340,19 +340,30 @@ def _with_lock(function: Callable[[Progress], T], model: Model) -> Callable[[Pro
     return run
 
 
-@st.fragment(run_every=1.0)
 def _working(task: Task[Any], key: tuple[Any, ...]) -> None:
-    with guarded():
-        if task.finished:
-            st.rerun()
-        share = task.done / task.total if task.total else 0.0
-        count = f" {task.done:,} of {task.total:,}" if task.total else ""
-        left, right = st.columns([6, 1], vertical_alignment="center")
-        left.progress(min(1.0, share), text=plain(f"{task.description}{count}"))
-        if right.button("Stop", key=f"stop-{hash(key)}", type="tertiary"):
-            waiting.stopped().add(key)
-            state.executor().forget(key, waiting.session())
-            st.rerun()
+    """The progress of a task, and the page again once it has ended; never again within this run of the page.
+
+    The browser would draw both runs as one and lose the values that this one gave its widgets: it would then show, and
+    send back, their first options.
+    """
+    drawn: list[bool] = []
+
+    @st.fragment(run_every=1.0)
+    def watch() -> None:
+        with guarded():
+            if task.finished and drawn:
+                st.rerun()
+            drawn.append(True)
+            share = task.done / task.total if task.total else 0.0
+            count = f" {task.done:,} of {task.total:,}" if task.total else ""
+            left, right = st.columns([6, 1], vertical_alignment="center")
+            left.progress(min(1.0, share), text=plain(f"{task.description}{count}"))
+            if right.button("Stop", key=f"stop-{hash(key)}", type="tertiary"):
+                waiting.stopped().add(key)
+                state.executor().forget(key, waiting.session())
+                st.rerun()
+
+    watch()
 
 
 def refresh() -> None:

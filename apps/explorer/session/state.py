@@ -17,7 +17,8 @@ import numpy as np
 import streamlit as st
 
 from apps import memory
-from apps.explorer.resources import audits, rendered_units, thumbnails
+from apps.explorer.resources import rendered_units, thumbnails
+from apps.explorer.resources.audit import audits
 from apps.explorer.resources.renamed_scan import RenamedScan
 from apps.explorer.server.background_work import Executor
 from apps.explorer.server.byte_cache import cached

@@ -11,8 +11,8 @@ from apps.explorer import page_frame
 from apps.explorer.components.choose import choose, pick
 from apps.explorer.pages import Entry
 from apps.explorer.panes.audit import suspects, without
-from apps.explorer.resources import audits
-from apps.explorer.resources.audits import OpenAudit
+from apps.explorer.resources.audit import audits
+from apps.explorer.resources.audit.audits import OpenAudit
 from apps.explorer.server.security import UploadError, guarded, plain
 from apps.explorer.session import links, state
 from apps.explorer.session.exports import Export
@@ -31,17 +31,15 @@ def main() -> None:
     at, top = page_frame.location(), st.container()
     folders, name, opened = audits.folders(at.settings, at.model.name), "", None
     units: Mapping[str, float] = {}
-    with guarded():
+    with st.container(), guarded():  # the bar of opening the images; what follows keeps its place when it goes
         if folders:
             name = _chosen(folders)
             opened = _opened(at, name, folders[name])
-    area = st.container()
     if opened is not None:
         with guarded():
             units = _show(at, opened)
     elif not folders:
-        with area:
-            _none_yet(at)
+        _none_yet(at)
     with top:
         page_frame.header(
             "audit", f"Audit of {at.model.name if opened is None else opened.audit.model}",
@@ -73,15 +71,16 @@ def _opened(at: Location, name: str, folder: Path) -> OpenAudit:
             )
         links.go("audit", unit=state.default_unit_of(audit.model), audit=name)
     key = (str(folder), audits.stamp(folder), at.model.digest)
-    images = None
+    images, missing = None, False
     try:
         images = page_frame.background_result(
             ("audited", *key), "opening the images of the audit",
             lambda _: audits.images_of(at.settings, at.model, folder),
         )  # fmt: skip
     except ImageError as error:
+        missing = True
         st.info(plain(f"Without its images: {error}. With explore --images FOLDER they are looked for there."))
-    return OpenAudit(folder, key, audit, images)
+    return OpenAudit(folder, key, audit, images, missing)
 
 
 def _show(at: Location, opened: OpenAudit) -> Mapping[str, float]:
@@ -97,13 +96,14 @@ def _show(at: Location, opened: OpenAudit) -> Mapping[str, float]:
     selected = suspects.chosen(audit)
     units = without.removed(audit, selected)
     if panel == "without":
-        if opened.images is None:
+        if opened.missing:
             st.caption("Removal is measured on the audit's images, which are not at hand.")
         else:
             without.widgets(audit, units)
             result = without.measured(at, opened, units)
             if result is not None:
                 without.show(result)
+                without.show_network(at, opened, units)
     elif panel == "classes":
         suspects.show_classes(audit)
     elif panel == "bounds":

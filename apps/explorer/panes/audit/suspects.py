@@ -11,7 +11,7 @@ import streamlit as st
 from apps.explorer import page_frame
 from apps.explorer.components.gallery import gallery, tile
 from apps.explorer.panes import charts
-from apps.explorer.resources.audits import OpenAudit
+from apps.explorer.resources.audit.audits import OpenAudit
 from apps.explorer.resources.thumbnails import jpeg, uri
 from apps.explorer.server.security import UploadError, plain
 from apps.explorer.session import links
@@ -21,7 +21,7 @@ from circuits.dataset.audit.results import Audit, Effect, Suspect
 from circuits.errors import shorten
 from circuits.plot.audit.page import sentences
 from circuits.plot.drawing import crops, palette
-from circuits.plot.drawing.wording import minus, short
+from circuits.plot.drawing.wording import short
 
 FIRST, MOST, SIDE = 12, 240, 160
 """Suspects that are shown at first, and at most; and the largest side of an image."""
@@ -61,9 +61,9 @@ def show_all(at: Location, opened: OpenAudit, selected: Suspect | None) -> None:
     cut = _cut(at, f"{len(rows)} suspects", {key_of(s): s.with_images[:1] for s in rows}, opened)
     tiles = [
         tile(
-            None, next(iter(cut.get(key_of(s), ())), None), alt=title_of(s), name=title_of(s),
-            note=f"{VERDICTS[s.verdict]}, {minus(_points(s.removal))} without", pick=key_of(s),
-            mark="here" if s is selected else "",
+            None, next(iter(cut.get(key_of(s), ())), None), alt=title_of(s), name=s.class_name, pick=key_of(s),
+            note=", ".join([short(s.unit)] + [s.verdict] * (s.verdict != "no")),
+            mark="here" if s is selected else "faint" if s.verdict == "no" else "",
         )
         for s in rows
     ]  # fmt: skip
@@ -160,10 +160,6 @@ def effects(rows: Sequence[tuple[str, Effect]]) -> go.Figure:
     return go.Figure(traces, layout)
 
 
-def _points(effect: Effect) -> str:
-    return f"{round(100 * effect.change.value):+d}"
-
-
 def _cut(
     at: Location, what: str, examples: Mapping[str, tuple[Example, ...]], opened: OpenAudit
 ) -> Mapping[str, tuple[str, ...]]:
@@ -176,4 +172,5 @@ def _cut(
         cut = crops.cut_examples(examples, source, spec, limit=SIDE)
         return {name: tuple(uri(jpeg(crop, SIDE)) for crop in some) for name, some in cut.items()}
 
-    return page_frame.background_result(("audit images", *opened.key, what), "images of suspects", make) or {}
+    with st.container():  # what follows keeps its place when the bar goes
+        return page_frame.background_result(("audit images", *opened.key, what), "images of suspects", make) or {}

@@ -15,7 +15,8 @@ from apps.explorer import page_frame
 from apps.explorer.components.choose import follow
 from apps.explorer.panes import charts
 from apps.explorer.panes.audit.suspects import VERDICTS
-from apps.explorer.resources.audits import OpenAudit
+from apps.explorer.resources.audit import networks
+from apps.explorer.resources.audit.audits import OpenAudit
 from apps.explorer.server.security import UploadError, plain
 from apps.explorer.session import links, state
 from apps.explorer.session.state import Location
@@ -23,7 +24,7 @@ from circuits.dataset.accuracy import Accuracy
 from circuits.dataset.audit.removal import removal
 from circuits.dataset.audit.results import Audit, Suspect
 from circuits.errors import shorten
-from circuits.plot.drawing.wording import minus, short
+from circuits.plot.drawing.wording import counted, minus, short
 
 MOST, RANDOM = 8, 8
 """Units that are removed together, and samples of other units."""
@@ -93,9 +94,9 @@ def widgets(audit: Audit, units: Mapping[str, float]) -> None:
 
 def measured(at: Location, opened: OpenAudit, units: Mapping[str, float]) -> Accuracy | None:
     """The answers with and without the units, once somebody asked for them and they are computed."""
-    if opened.images is None:
-        return None
     images = opened.images
+    if images is None:
+        return None
     active = {name: share for name, share in units.items() if share > 0}
     if not active:
         st.caption("Choose a suspect and a share above 0.")
@@ -125,7 +126,8 @@ def show(result: Accuracy) -> None:
     what, rows = ("group", result.by_group) if result.by_group else ("class", result.by_class)
     worst = [min(rows, key=lambda row: row[key]) for key in ("top1", "edited")]
     _metric(columns[1], f"Worst {what}", worst[0]["top1"], worst[1]["edited"])
-    columns[1].caption(plain(f"{worst[0][what]}; then {worst[1][what]}"))
+    before_after = [f"{row[what]} ({counted(row['images'], 'image')})" for row in worst]
+    columns[1].caption(plain("; then ".join(dict.fromkeys(before_after))))
     changed = int((result.answers != result.edited).sum())
     columns[2].metric("Answers changed", f"{changed:,} of {len(result.labels):,}")
     if result.random_changes:
@@ -161,7 +163,9 @@ def records(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _metric(column: Any, label: str, before: float, after: float) -> None:
-    column.metric(label, f"{100 * after:.1f} %", minus(f"{100 * (after - before):+.1f} points"))
+    change = f"{100 * (after - before):+.1f} points"  # a hyphen: Streamlit's arrow points down for it alone
+    none = not round(100 * (after - before), 1)
+    column.metric(label, f"{100 * after:.1f} %", change, delta_color="off" if none else "normal")
 
 
 def confusion(result: Accuracy, edited: bool) -> go.Figure:
@@ -177,17 +181,46 @@ def confusion(result: Accuracy, edited: bool) -> go.Figure:
     gray = [[0, "rgba(143,138,130,0.06)"], [1, "rgba(143,138,130,0.95)"]]
     heatmap = go.Heatmap(
         z=100 * shares, x=list(range(len(columns))), y=list(range(len(names))), customdata=table, zmin=0, zmax=100,
-        texttemplate="%{customdata}" if len(names) <= NUMBERS else None, colorscale=gray, showscale=False, xgap=1,
-        ygap=1,
+        text=table.astype(str), texttemplate="%{text}" if len(names) <= NUMBERS else None, colorscale=gray,
+        showscale=False, xgap=1, ygap=1,
         hovertemplate="%{customdata} images, %{z:.0f} % of the class<extra></extra>",
     )  # fmt: skip
     axis = {"showgrid": False, "zeroline": False}
     layout = {
-        "height": 90 + 24 * len(names), "margin": {"l": 4, "r": 8, "t": 6, "b": 4},
+        "height": 90 + 24 * len(names), "margin": {"l": 4, "r": 30, "t": 6, "b": 4},
         "xaxis": {**axis, "tickvals": list(range(len(columns))), "ticktext": columns, "title": "answer"},
         "yaxis": {**axis, "tickvals": list(range(len(names))), "ticktext": names, "autorange": "reversed"},
     }  # fmt: skip
     return go.Figure(heatmap, layout)
+
+
+def show_network(at: Location, opened: OpenAudit, units: Mapping[str, float]) -> None:
+    """The network without the units, written out once somebody asked for it, and the button that saves it."""
+    active = {name: share for name, share in units.items() if share > 0}
+    if opened.images is None or not active:
+        return
+    text = format_removed(active)
+    if links.param("written", 2_000) != text:
+        if st.button("Write the network without them", key="write-network"):
+            links.change(written=text)
+            st.rerun()
+        return
+    written = page_frame.background_result(
+        ("audit network", *opened.key, text), "writing the network without them",
+        lambda _: networks.written(at.settings, at.model.name, opened.folder, active),
+    )  # fmt: skip
+    if written is None:
+        return
+    export = written.export
+    st.download_button(
+        "Save the network without them", written.content, "network.zip", "application/zip", key="save-network",
+        icon=":material/download:", on_click="ignore",
+    )  # fmt: skip
+    why = f" No weights: {export.unfolded}." if export.unfolded else ""
+    st.caption(plain(
+        f"{', '.join(export.files)} and about.json, for a process that has only torch; outputs differ from those that "
+        f"are measured here by at most {export.difference:.0e}.{why}", 1_000,
+    ))  # fmt: skip
 
 
 def script(at: Location, opened: OpenAudit, units: Mapping[str, float]) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import circuits
 from apps.explorer.panes.audit import without
+from apps.explorer.resources.audit import networks
 from circuits.dataset.audit.audit import INDEX
 from circuits.dataset.audit.removal import RESULT
 from tests.apps.explorer.conftest import Open, settled, texts
@@ -42,7 +46,7 @@ def audited(made_store: Path, folder: Path, settings: Callable[..., None], opene
 def test_the_suspects_stand_beside_their_controls_and_a_click_selects_one(audited: Open, folder: Path) -> None:
     at, audit = audited("audit"), circuits.Audit.load(folder / RESULT)
     tiles = next(data["tiles"] for data in elements(at) if "suspects" in data.get("label", ""))
-    assert [tile["name"].split(": ")[1] for tile in tiles] == [s.unit.partition("/")[2] for s in audit.suspects]
+    assert [tile["note"].split(", ")[0] for tile in tiles] == [s.unit.partition("/")[2] for s in audit.suspects]
     assert all(tile["src"].startswith("data:image/jpeg") for tile in tiles) and tiles[0]["mark"] == "here"
     first, last = audit.suspects[0], audit.suspects[-1]
     assert f"{first.class_name}: {first.unit.partition('/')[2]}" in texts(at).replace("\\", "")
@@ -72,8 +76,25 @@ def test_removal_is_measured_after_a_click_and_is_that_of_the_python(audited: Op
     assert at.metric[1].value == f"{100 * worst['edited']:.1f} %"
     assert f"{8} samples change the share" in texts(at)
     heatmap = json.loads(at.get("plotly_chart")[2].proto.spec)["data"][0]
-    assert "<b>" not in json.dumps(json.loads(at.get("plotly_chart")[0].proto.spec)["data"])
-    assert len(heatmap["x"]) == len(after.classes)
+    assert heatmap["text"] == after.confusion(edited=True).astype(str).tolist()
+    assert GROUP in set(at.dataframe[0].value[""])
+
+
+@pytest.mark.slow
+def test_the_network_that_is_saved_answers_as_was_measured(audited: Open, folder: Path) -> None:
+    unit = circuits.Audit.load(folder / RESULT).suspects[0].unit.partition("/")[2]
+    text = f"{unit}@0.5"
+    at = audited("audit", panel="without", remove=text, measured=text)
+    scope = run_code(at)
+    at.button(key="write-network").click().run()
+    settled(at)
+    assert "about.json" in texts(at).replace("\\", "") and not at.error
+    (path,) = Path(networks._folder().name).glob("*/network.zip")
+    with zipfile.ZipFile(path) as archive:
+        network = torch.export.load(io.BytesIO(archive.read("edited.pt2"))).module()
+    model, audited = scope["model"], scope["audited"]
+    x = model.input.normalize(audited.held_out.tensor(model.input))
+    assert network(x).argmax(1).tolist() == scope["after"].edited.tolist()
 
 
 def test_what_cannot_be_shown_is_one_line_and_the_rest_works(

@@ -24,13 +24,14 @@ class OpenAudit:
 
     Attributes:
         folder: where it is; key: which it is, for what is computed of it.
-        audit: itself; images: it judged on; None where they are not at hand.
+        audit: itself; images: it judged on; None while they are opened, or where they are not at hand: `missing`.
     """
 
     folder: Path
     key: tuple[Any, ...]
     audit: Audit
     images: AuditedImages | None = None
+    missing: bool = False
 
 
 def folders(server: Settings, model: str) -> dict[str, Path]:

@@ -1,0 +1,1 @@
+"""Finished audits, and networks without their suspects."""
