@@ -6,6 +6,12 @@ The SAE core is the same as for the layers of a CNN.
 from __future__ import annotations
 
 from sae.language.addresses import TextUnit as TextUnit
+from sae.language.attribution.text_attribution import (
+    Cause as Cause,
+    TextAttribution as TextAttribution,
+    attribute_text as attribute_text,
+)
+from sae.language.attribution.text_network import text_network as text_network
 from sae.language.generation import Continuation as Continuation
 from sae.language.hook_points import site_paths as site_paths, why_without_halves as why_without_halves
 from sae.language.known_features import (
@@ -24,11 +30,6 @@ from sae.language.latent_examples import (
 from sae.language.loss import TextLoss as TextLoss
 from sae.language.pair import LanguagePair as LanguagePair
 from sae.language.site import LanguageSite as LanguageSite
-from sae.language.text_attribution import (
-    Cause as Cause,
-    TextAttribution as TextAttribution,
-    attribute_text as attribute_text,
-)
 from sae.language.texts import Texts as Texts, open_texts as open_texts, read_texts as read_texts
 from zoo.common.lazy import public_names
 from zoo.networks.language import LanguageModel as LanguageModel, load_language as load_language

@@ -19,7 +19,11 @@ from zoo.common.stored import Stored
 from zoo.errors import CircuitsError, shorten
 
 _PACKAGES = ("zoo", "circuits", "sae", "apps")
-_MOVED: Mapping[str, str] = {"circuits.tracing.curves.size_curve:Estimate": "circuits.common.statistics:Estimate"}
+_MOVED: Mapping[str, str] = {
+    "circuits.tracing.curves.size_curve:Estimate": "circuits.common.statistics:Estimate",
+    "sae.language.text_attribution:Cause": "sae.language.attribution.text_attribution:Cause",
+    "sae.language.text_attribution:TextAttribution": "sae.language.attribution.text_attribution:TextAttribution",
+}
 """Class as a file names it -> where it is now."""
 
 FILES = Stored(

@@ -15,7 +15,7 @@ from circuits.common.statistics import percentile_interval, rank_correlation
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.tracing.graphs.attribution_graph import AttributionGraph
-from circuits.tracing.graphs.silencing import as_active, changes, index_of, opened, values
+from circuits.tracing.graphs.silencing import as_active, changes, opened, values
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
 from zoo.common.results import Result, remembers
@@ -78,26 +78,25 @@ def check_graph(
         batch_size: images at a time.
 
     Raises:
-        CircuitsError: the graph is of another model, other weights or images, of positions, or has fewer than three
-            units.
+        CircuitsError: the graph is of another model, other weights or images, or has fewer than three units.
     """
     whole_number("n", n)
     whole_number("seed", seed, least=0)
     of = opened(model, graph, images)
     strong = {
-        name: [index_of(unit.unit) for unit in graph.strongest() if unit.layer == name][:n] for name in of.sources
+        name: [of.key(name, unit.unit) for unit in graph.strongest() if unit.layer == name][:n] for name in of.sources
     }
     given, activity = values(model, of, batch_size)
     rng = np.random.default_rng(seed)
     rows = []
-    for name, source in of.sources.items():
+    for name in of.sources:
         own = strong[name]
         units = own + as_active(activity[name], own, rng)
         for i, (unit, change) in enumerate(
             zip(units, changes(model, of, name, [[u] for u in units], batch_size), strict=True)
         ):
             predicted, active = -float(given[name][unit]), float(activity[name][unit])
-            rows.append((name, source.address(unit), i < len(own), predicted, change, active))
+            rows.append((name, of.address(name, unit), i < len(own), predicted, change, active))
     if len(rows) < 3:
         raise CircuitsError("the graph has fewer than three units: nothing can be compared")
     layer, addresses, is_strong, predictions, measured, activations = (np.array(c) for c in zip(*rows, strict=True))

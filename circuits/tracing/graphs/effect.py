@@ -14,7 +14,7 @@ from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from circuits.tracing.graphs.attribution_graph import AttributionGraph
-from circuits.tracing.graphs.silencing import Opened, as_active, changes, index_of, opened, scaled, values
+from circuits.tracing.graphs.silencing import Opened, as_active, changes, opened, scaled, values
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
 from zoo.common.results import Result, remembers
@@ -104,14 +104,14 @@ def node_effect(
     if others or len(layers) != 1:
         reason = f"{others[0]} is none" if others else f"these are of {', '.join(layers) or 'none'}"
         raise CircuitsError(f"units of one layer of the graph are scaled together; {reason}")
-    layer, own = layers[0], [index_of(node.unit) for node in nodes]
+    layer, own = layers[0], [of.key(layers[0], node.unit) for node in nodes]
     active = values(model, of, batch_size)[1][layer]
     rng = np.random.default_rng(seed)
     sets = [own, *(as_active(active, own, rng) for _ in range(random))]
     sets = [some for some in sets if len(some) == len(own)]
     measured, *controls = changes(model, of, layer, sets, batch_size, factor)
     return NodeEffect(
-        graph.target, tuple(of.sources[layer].address(u) for u in own), float(factor), graph.nodes[-1].value,
+        graph.target, tuple(of.address(layer, u) for u in own), float(factor), graph.nodes[-1].value,
         (factor - 1) * sum(node.value for node in nodes), measured, tuple(controls),
         _classes(model, of, layer, own, factor, batch_size), len(of.images), seed,
         provenance=provenance(weights=model.digest, images=of.images.name, images_digest=of.images.digest, seed=seed),
@@ -130,7 +130,7 @@ def _classes(
     means = torch.zeros(2, model.layers[model.class_scores].channels, dtype=torch.float64)
     for _, batch in of.images.batches(model.input, batch_size=batch_size):
         acts, context = scores.begin(batch)
-        moved = scaled(source, acts, source.parts(acts), units, factor)
+        moved = scaled(of, layer, acts, source.parts(acts), units, factor)
         for i, layer_acts in enumerate((acts, moved)):
             means[i] += scores.scores(layer_acts, context).double().softmax(dim=1).sum(dim=0).cpu() / len(of.images)
     chosen = [u.index for u in of.target.units if u.layer == model.class_scores and u.index is not None]

@@ -7,7 +7,7 @@ Of the others it is the form that the field's attribution graphs freeze (Ameisen
 - normalizations (layer, group, instance, RMS and local response): the denominator is held.
 - attention: its pattern is held, values move linearly.
 - a product of two values that depend on the image: the gate is held, which is the one that comes out of a sigmoid, or
-  is broadcast (squeeze and excitation).
+  is broadcast (squeeze and excitation), or else comes out of a SiLU or GELU (the gated MLPs of language models).
 - sigmoid and tanh where they are no gate: the tangent, whose constant is a bias.
 
 A function mode, so that it does not matter how the network is written. One pass records the steps at an image, with
@@ -39,6 +39,8 @@ _TANGENTS = frozenset((
     *_SIGMOIDS, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, F.tanh, F.softplus, F.logsigmoid, F.softsign,
     F.tanhshrink,
 ))  # fmt: skip
+_GATED = frozenset((F.silu, F.gelu))
+"""Rectifiers that gate another value in gated MLPs (SwiGLU, GeGLU)."""
 _SOFTMAXES = frozenset((F.softmax, torch.softmax, Tensor.softmax))
 _AMAX = frozenset((torch.amax, Tensor.amax))
 _POOLS: dict[Any, Any] = {
@@ -65,6 +67,7 @@ class FrozenOperations(TorchFunctionMode):
         self._replay: Iterator[tuple[Any, Step]] | None = None
         self._paused = False
         self._gates: list[Tensor] = []
+        self._rectified: list[Tensor] = []
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
@@ -106,6 +109,8 @@ class FrozenOperations(TorchFunctionMode):
         out = step(*(args or (x,)))
         if func in _SIGMOIDS:
             self._gates.append(out)  # held, so that no other tensor takes its place in memory
+        elif func in _GATED:
+            self._rectified.append(out)
         if isinstance(out, Tensor) and writes_in_place(func, args, kwargs):
             return x.copy_(out)
         return out
@@ -159,9 +164,11 @@ class FrozenOperations(TorchFunctionMode):
         gates = [any(f is gate for gate in self._gates) for f in factors]
         sizes = [f.numel() for f in factors]
         if gates[0] == gates[1] and sizes[0] == sizes[1]:
+            gates = [any(f is gate for gate in self._rectified) for f in factors]
+        if gates[0] == gates[1] and sizes[0] == sizes[1]:
             raise GraphError(
                 "the network multiplies two values of one size that both depend on the image, and neither comes out of "
-                "a sigmoid: which of them is the gate is not known; take layers after it"
+                "a sigmoid, a SiLU or a GELU: which of them is the gate is not known; take layers after it"
             )
         held = int(gates[1]) if gates[0] != gates[1] else int(sizes[1] < sizes[0])
         gate = factors[held].detach()

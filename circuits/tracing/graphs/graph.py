@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -72,7 +73,8 @@ def graph(
         width: at most so many units of a layer, those that give most, are nodes of their own; the others are one.
         keep: of these the fewest that have this share of their influence are left.
         positions: nodes are units at positions.
-        patches: the image is so many times so many nodes.
+        patches: the image is so many times so many nodes; no more than it has rows, so that of a sequence `patches` is
+            the number of nodes.
         batch_size: images at a time.
         progress: True for a bar, or a function of (done, total).
 
@@ -89,7 +91,7 @@ def graph(
     """
     number("keep", keep, above=0, most=1)
     whole_number("width", width)
-    whole_number("patches", patches, most=min(model.input.hw))
+    whole_number("patches", patches, most=max(model.input.hw))
     explained = target_of(model, _named(model, target))
     if not explained.units:
         raise CircuitsError(f"an attribution graph is of a unit, a class or a difference of two, not {explained.name}")
@@ -206,7 +208,8 @@ class _Builder:
         positions: bool, patches: int,
     ) -> None:  # fmt: skip
         self.model, self.target, self.images, self.batch_size = model, target, images, batch_size
-        self.width, self.positions, self.patches = width, positions, patches
+        self.width, self.positions = width, positions
+        self.grid = min(patches, model.input.hw[0]), min(patches, model.input.hw[1])
         self.layers = {source.name: _LayerNodes(source) for source in sources}
         self._only: tuple[list[int], Flows] | None = None
 
@@ -237,7 +240,7 @@ class _Builder:
                     layer.area, layer.columns = cut.area, cut.x.shape[3]
                     layer.values = cut.acts.new_zeros(cut.n_units * (cut.area if self.positions else 1))
                 layer.values.index_add_(0, self._keys(cut), slopes[name] * cut.acts)
-        first = self.patches**2
+        first = math.prod(self.grid)
         for layer in self.layers.values():
             order = layer.values.abs().argsort(descending=True, stable=True)[: self.width]
             layer.choose(order[layer.values[order] != 0].tolist(), first)
@@ -280,12 +283,12 @@ class _Builder:
             pooled.index_add_(0, layer.lookup[self._keys(flows.cuts[name])], given.double())
             table.weights[node, layer.first : layer.error] += pooled.cpu().numpy()
             table.weights[node, layer.error] += flow.errors[name]
-        pixels, p = flow.image.double().sum(dim=(0, 1)), self.patches
-        for axis in (0, 1):
+        pixels = flow.image.double().sum(dim=(0, 1))
+        for axis, p in enumerate(self.grid):
             bins = torch.arange(pixels.shape[axis], device=pixels.device) * p // pixels.shape[axis]
             shape = (p, *pixels.shape[1:]) if axis == 0 else (pixels.shape[0], p)
             pixels = pixels.new_zeros(shape).index_add_(axis, bins, pixels)
-        table.weights[node, : p * p] += pixels.flatten().cpu().numpy()
+        table.weights[node, : pixels.numel()] += pixels.flatten().cpu().numpy()
 
     def _examples(self, layer: _LayerNodes, j: int, cut: Cut, gives: Tensor, indices: list[int]) -> list[Example]:
         """The position at which a node gives most, on each image on which it gives anything."""
@@ -308,10 +311,10 @@ class _Builder:
         return Unit(layer.source.layer, index, self.model.name, basis, at)
 
     def _nodes(self, table: _Table, examples: Mapping[int, list[Example]]) -> list[GraphNode]:
-        name, p = self.model.name, self.patches
+        name, (rows, columns) = self.model.name, self.grid
         # of what has no sources, the value is all that flows out
         out = table.weights.sum(axis=0)
-        cells = [""] if p == 1 else [f"@{y},{x}" for y in range(p) for x in range(p)]
+        cells = [""] if rows * columns == 1 else [f"@{y},{x}" for y in range(rows) for x in range(columns)]
         nodes = [GraphNode(f"{name}/{INPUT}{cell}", "input", INPUT, float(out[i])) for i, cell in enumerate(cells)]
         for layer in self.layers.values():
             space = layer.source.name

@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from circuits.common.provenance import provenance
+from circuits.errors import CircuitsError
 from circuits.network.hooks import read
 from circuits.network.model import Model
 from circuits.tracing.ablation.sources import Channels
 from circuits.tracing.graphs.attribution_graph import AttributionGraph, GraphNode
-from circuits.tracing.graphs.silencing import as_active, changes, index_of, opened, values
+from circuits.tracing.graphs.silencing import as_active, changes, opened, values
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
 from zoo.common.results import Result, remembers
@@ -136,6 +137,8 @@ def graph_groups(
     whole_number("random", random, least=0)
     whole_number("seed", seed, least=0)
     of = opened(model, graph, images)
+    if of.areas:
+        raise CircuitsError("the units of a graph of positions are not grouped: make it without positions=True")
     others = of.images if compare is None else open_images(compare)
     halves = [list(range(i, len(others), 2)) for i in (0, 1)] if len(others) > 1 else [[0], [0]]
     activity = values(model, of, batch_size)[1]
@@ -146,10 +149,10 @@ def graph_groups(
         if len(nodes) < 2:
             continue
         compared += len(nodes)
-        chosen, measured = (_correlations(model, source, nodes, others.subset(half), batch_size) for half in halves)
+        units = [of.key(layer, node.unit) for node in nodes]
+        chosen, measured = (_correlations(model, source, units, others.subset(half), batch_size) for half in halves)
         edges = _edges(graph, nodes)
         members = _joined(np.minimum(chosen, edges), threshold)
-        units = [index_of(node.unit) for node in nodes]
         for some in members:
             own = [units[i] for i in some]
             sets = [own, *(as_active(activity[layer], own, rng) for _ in range(random))]
@@ -172,11 +175,9 @@ def graph_groups(
 
 
 @torch.no_grad()
-def _correlations(
-    model: Model, source: Channels, nodes: Sequence[GraphNode], images: Images, batch_size: int
-) -> Numbers:
-    """Correlations `(nodes, nodes)` of activations over positions and images; 0 where one does not vary."""
-    units, rows = [index_of(node.unit) for node in nodes], []
+def _correlations(model: Model, source: Channels, units: Sequence[int], images: Images, batch_size: int) -> Numbers:
+    """Correlations `(units, units)` of activations over positions and images; 0 where one does not vary."""
+    rows = []
     for _, batch in images.batches(model.input, batch_size=batch_size):
         maps = read(model, batch.to(model.device), [model.layers[source.layer]])[source.layer]
         rows.append(source.parts(maps)[:, units].movedim(1, -1).flatten(0, -2).double().cpu())

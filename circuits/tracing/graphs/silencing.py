@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,18 +31,46 @@ _RUNS = 64
 
 @dataclass(frozen=True)
 class Opened:
-    """A graph with what it is of: its target, the units of its layers, and its images."""
+    """A graph with what it is of: its target, the units of its layers, and its images.
+
+    A key names a unit of a layer: its number; in a graph of positions, times the positions of the map, plus its own.
+
+    Attributes:
+        columns, areas: of a graph of positions: columns and positions of the map of each layer; else empty.
+    """
 
     target: Target
     sources: dict[str, Channels]
     images: Images
+    columns: Mapping[str, int]
+    areas: Mapping[str, int]
+
+    def key(self, layer: str, address: str) -> int:
+        """The key of a node."""
+        unit, _, at = address.rpartition(":")[2].partition("@")
+        if layer not in self.areas:
+            return int(unit)
+        y, _, x = at.partition(",")
+        return int(unit) * self.areas[layer] + int(y) * self.columns[layer] + int(x)
+
+    def located(self, layer: str, key: int) -> tuple[int, tuple[int, int] | None]:
+        """The number of a unit, and its position, where the graph is of positions."""
+        if layer not in self.areas:
+            return key, None
+        unit, position = divmod(key, self.areas[layer])
+        return unit, divmod(position, self.columns[layer])
+
+    def address(self, layer: str, key: int) -> str:
+        """The address of a key."""
+        unit, at = self.located(layer, key)
+        return self.sources[layer].address(unit) + ("" if at is None else "@{},{}".format(*at))
 
 
 def opened(model: Model, graph: AttributionGraph, images: Any) -> Opened:
     """What a graph is of, where model and images are its own.
 
     Raises:
-        CircuitsError: the graph is of another model, other weights or images, or of positions.
+        CircuitsError: the graph is of another model, other weights or images.
     """
     if graph.model != model.name:
         raise CircuitsError(f"the graph is of {graph.model}, the model is {model.name}")
@@ -52,19 +80,18 @@ def opened(model: Model, graph: AttributionGraph, images: Any) -> Opened:
         raise CircuitsError(f"the graph is of other weights of {model.name}: make it again")
     if made_of.get("images_digest", dataset.digest) != dataset.digest:
         raise CircuitsError(f"the graph is of {made_of.get('images')}, not of {dataset.name}: give its own images")
-    if any("@" in node.unit for node in graph.nodes if node.kind == "unit"):
-        raise CircuitsError("the units of a graph of positions are not silenced: make it without positions=True")
     sources = {name: source_of(model, name) for name in graph.layers}
-    return Opened(target_of(model, graph.target), sources, dataset)
-
-
-def index_of(address: str) -> int:
-    """The number of a unit in its layer or dictionary."""
-    return int(address.rpartition(":")[2])
+    sizes = {}
+    if any("@" in node.unit for node in graph.nodes if node.kind == "unit"):
+        sizes = {name: model.layers[source.layer].size or (1, 1) for name, source in sources.items()}
+    return Opened(
+        target_of(model, graph.target), sources, dataset, {name: w for name, (_, w) in sizes.items()},
+        {name: h * w for name, (h, w) in sizes.items()},
+    )  # fmt: skip
 
 
 def values(model: Model, of: Opened, batch_size: int) -> tuple[dict[str, Numbers], dict[str, Numbers]]:
-    """What each unit gives the target, and how active it is, `(units,)` of each layer, means over images."""
+    """What each unit gives the target, and how active it is, `(keys,)` of each layer, means over images."""
     values = {name: np.zeros(0) for name in of.sources}
     activity = dict(values)
     for _, batch in of.images.batches(model.input, batch_size=batch_size):
@@ -72,8 +99,10 @@ def values(model: Model, of: Opened, batch_size: int) -> tuple[dict[str, Numbers
         slopes = flows.derivatives()[0]
         for name, cut in flows.cuts.items():
             for table, entries in ((values, slopes[name] * cut.acts), (activity, cut.acts.abs())):
-                zero = entries.new_zeros(cut.n_units, dtype=torch.float64)
-                pooled = (zero.index_add_(0, cut.units, entries.double()) / len(of.images)).cpu().numpy()
+                area = of.areas.get(name, 0)
+                keys = cut.units * area + cut.rows % area if area else cut.units
+                zero = entries.new_zeros(cut.n_units * max(1, area), dtype=torch.float64)
+                pooled = (zero.index_add_(0, keys, entries.double()) / len(of.images)).cpu().numpy()
                 table[name] = table[name] + pooled if len(table[name]) else pooled
     return values, activity
 
@@ -98,7 +127,7 @@ def changes(
 
     Args:
         model: the model; of: the graph; layer: of the graph.
-        sets: numbers of units, which are scaled together.
+        sets: keys of units, which are scaled together.
         factor: of their activations, 0 to silence them; of a latent, of what it writes.
     """
     source = of.sources[layer]
@@ -112,7 +141,7 @@ def changes(
         parts = source.parts(acts)
         for first in range(0, len(sets), max(1, _RUNS // n)):
             some = sets[first : first + max(1, _RUNS // n)]
-            moved = torch.cat([scaled(source, acts, parts, units, factor) for units in some])
+            moved = torch.cat([scaled(of, layer, acts, parts, keys, factor) for keys in some])
             out = segment.respond(moved, segment.picked(context, list(range(n)) * len(some), n))
             after = pick(of.target.values(out), positions * len(some))
             gained = (after.view(len(some), n) - before).double().sum(dim=1)
@@ -120,12 +149,14 @@ def changes(
     return [float(change) for change in total / len(of.images)]
 
 
-def scaled(source: Channels, acts: Tensor, parts: Tensor, units: Sequence[int], factor: float) -> Tensor:
+def scaled(of: Opened, layer: str, acts: Tensor, parts: Tensor, keys: Sequence[int], factor: float) -> Tensor:
     """Activations `(N, C, h, w)` with some units times a factor; `parts` are theirs."""
-    if isinstance(source, Latents):
-        for change in source.without_each(units, torch.zeros_like(acts), parts, factor * parts):
-            acts = acts + change
-        return acts
-    moved = acts.clone()
-    moved[:, list(units)] *= factor
-    return moved
+    source, moved = of.sources[layer], parts.clone()
+    units = [of.located(layer, key) for key in keys]
+    for unit, at in units:
+        moved[(slice(None), unit, *(at or ()))] *= factor
+    if not isinstance(source, Latents):
+        return moved
+    for change in source.without_each(list(dict(units)), torch.zeros_like(acts), parts, moved):
+        acts = acts + change
+    return acts

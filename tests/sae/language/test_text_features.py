@@ -15,8 +15,8 @@ from circuits.errors import AddressError
 from circuits.plot.sae.text_latent_page import texts_page
 from sae.errors import SAEError
 from sae.language import Activity, LanguageSite, activity, text_features
+from sae.language.attribution.text_attribution import attribute_text
 from sae.language.latent_examples import logit_effects, pieces
-from sae.language.text_attribution import attribute_text
 from zoo.networks.language import LanguageModel, load_language
 
 pytest.importorskip("transformers")

@@ -25,6 +25,7 @@ from apps.explorer.session.figures import ScreenFigure, screen_figure
 from apps.explorer.session.state import Location
 from circuits import plot
 from circuits.errors import CircuitsError
+from circuits.network.address import Unit
 from circuits.network.hooks import capture
 from circuits.network.model import Model
 from circuits.plot.circuit.attribution_graph import check_reading
@@ -38,7 +39,6 @@ from circuits.tracing.graphs.check import GraphCheck, check_graph
 from circuits.tracing.graphs.effect import node_effect
 from circuits.tracing.graphs.graph import default_layers, graph
 from circuits.tracing.graphs.groups import graph_groups
-from circuits.tracing.graphs.silencing import index_of
 from zoo.images.sources import Images
 
 NOTHING = "none"
@@ -157,7 +157,7 @@ def _seen(model: Model, images: Images, result: AttributionGraph) -> dict[str, t
         for node in (node for node in units if node.layer == layer):
             top, left, bottom, right = node.examples[0].box if node.examples else (0, 0, *image.shape[:2])
             if (bottom - top) * (right - left) > LARGE * image.shape[0] * image.shape[1]:
-                values = maps[index_of(node.unit)]
+                values = maps[Unit.parse(node.unit).index or 0]
                 cut[node.unit] = heatmap(image, values / max(float(np.abs(values).max()), 1e-30))
             else:
                 cut[node.unit] = crops.cut(image, node.examples[0].box)
