@@ -156,7 +156,7 @@ def activity(
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     count = 0
     for block in site.blocks(documents, batch_size=batch_size, progress=progress):
-        vectors, positions = block.vectors, block.positions
+        vectors, positions = block.vectors[:, : sae.d], block.positions  # of pairs, what a transcoder reads
         count += len(vectors)
         for rows, position_rows in zip(torch.split(vectors, ROWS), torch.split(positions, ROWS), strict=True):
             values, indices = sae.encode_sparse(rows)

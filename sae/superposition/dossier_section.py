@@ -70,8 +70,8 @@ def addresses(model: Model, layer: str, name: str, basis: Basis) -> Sequence[str
 @section(NAME, "Geometry", quick=True, order=50)
 def _shares_space(subject: Subject) -> SharesSpace | None:
     unit, model = subject.unit, subject.model
-    if unit.basis is None or unit.index is None:
-        return None
+    if unit.basis is None or unit.index is None or model.layers[unit.layer].windows is not None:
+        return None  # a transcoder writes to another layer than it reads: its latents do not act on each other
     written = model.basis(unit.layer, unit.basis).write[unit.index].detach().float().cpu()
     shares = written.square() / written.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
     order = shares.argsort(descending=True, stable=True)[:_WRITES].tolist()

@@ -223,6 +223,11 @@ def geometry(
     written = directions if isinstance(directions, Tensor) else getattr(directions, "write", None)
     if not isinstance(written, Tensor):
         raise ToyError(f"geometry takes directions (n, d) or a basis, not {type(directions).__name__}")
+    if getattr(directions, "transcodes", False):
+        raise ToyError(
+            "the latents of a transcoder read another layer than they write to, so that no step along one changes "
+            "another: give its write directions alone, geometry(transcoder.write)"
+        )
     rows = directions_of(written).cpu()
     if rows.ndim != 2 or len(rows) < 2:
         raise ToyError(f"geometry takes at least two directions, one a row (n, d); got {tuple(rows.shape)}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import circuits
 import sae
-from circuits.errors import GraphError
+from circuits.errors import CircuitsError, GraphError
 from circuits.network.hooks import read
 from sae.data.activations import Sampling, SiteStream
 from sae.data.attach import attach_folder
@@ -245,3 +245,29 @@ def test_a_layer_and_its_own_neighborhood_begin_as_an_sae() -> None:
     for patch in (None, 1):
         with pytest.raises(GraphError, match="one layer twice with patch=3"):
             sae.VisionPair(model, "mixed3b", "mixed3b", patch=patch)
+
+
+def test_the_latents_of_a_transcoder_have_texts_and_dossiers_without_the_geometry_of_one_space(tmp_path: Path) -> None:
+    from circuits.units.dossier import explain
+    from sae.language import LanguagePair, activity, load_language
+
+    pair = LanguagePair(load_language("tales"), "layers.1.mlp_in", "layers.1.mlp")
+    torch.manual_seed(0)
+    transcoder = sae.build(sae.TopK(latents=32, k=4, kind="transcoder"), 64, 64)
+    active = activity(transcoder, pair, ["The owl sat on the red bridge."])
+    block = next(iter(pair.blocks(["The owl sat on the red bridge."])))
+    latents = transcoder.encode(block.vectors[:, :64])
+    assert len(active.value) == int((latents > 0).sum())
+    for latent in active.live.tolist():
+        _, tokens, values = active.of(latent)
+        torch.testing.assert_close(torch.from_numpy(values), latents[tokens, latent])
+    with pytest.raises(CircuitsError, match="geometry\\(transcoder.write\\)"):
+        sae.geometry(transcoder)
+    assert sae.geometry(transcoder.write.detach()).dimensions == 64
+
+    model = circuits.load("scenes")
+    site = sae.VisionPair(model, "mixed3b", "mixed4a", patch=3)
+    site.attach("b", sae.build(sae.TopK(latents=16, k=4, kind="transcoder"), *site.widths))
+    scan = circuits.scan(model, "scenes:4", tmp_path, layers=["mixed3b..mixed4a~b"])
+    dossier = explain(model, "mixed3b..mixed4a~b:3", scan)
+    assert "geometry" not in dossier.parts
