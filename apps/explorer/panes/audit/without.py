@@ -24,6 +24,7 @@ from circuits.dataset.accuracy import Accuracy
 from circuits.dataset.audit.removal import removal
 from circuits.dataset.audit.results import Audit, Suspect
 from circuits.errors import shorten
+from circuits.plot.drawing import palette
 from circuits.plot.drawing.wording import counted, minus, short
 
 MOST, RANDOM = 8, 8
@@ -178,7 +179,7 @@ def confusion(result: Accuracy, edited: bool) -> go.Figure:
         table = np.column_stack([table, counts[present].sum(axis=1) - table.sum(axis=1)])
         columns.append("other")
     shares = table / table.sum(axis=1, keepdims=True)
-    gray = [[0, "rgba(143,138,130,0.06)"], [1, "rgba(143,138,130,0.95)"]]
+    gray = [[0, palette.TILE], [1, "#5C5850"]]  # opaque: Plotly chooses the color of numbers by that of the cell alone
     heatmap = go.Heatmap(
         z=100 * shares, x=list(range(len(columns))), y=list(range(len(names))), customdata=table, zmin=0, zmax=100,
         text=table.astype(str), texttemplate="%{text}" if len(names) <= NUMBERS else None, colorscale=gray,
