@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -194,6 +195,20 @@ def test_a_graph_fits_the_visible_area_and_its_pictures_can_be_seen(bands: tuple
         assert min(x, y) >= 0 and x + w <= width and y + h <= height and min(w, h) >= 40
         for u, v, a, b, _ in boxes[:i]:
             assert x >= u + a or u >= x + w or y >= v + b + 0.5 * below or v >= y + h + 0.5 * below, "none on another"
+
+
+@pytest.mark.parametrize("bands", [(6, 1), (24, 6, 1)])
+def test_long_names_of_layers_are_cut_and_lie_beside_each_other(bands: tuple[int, ...]) -> None:
+    data = circuit_data(*bands)
+    data["columns"] = [f"features.denseblock{i}.denselayer16.convolution_of_it" for i in range(len(bands))]
+    act = """const p = arrange(data, 660, 530);
+    sent.push(...p.heads.map(([x, text, anchor]) => [x, text, anchor, 0.6 * p.heading * text.length, p.width]));"""
+    heads, _ = run("graph", data, act)
+    edges = [(x - w, x) if anchor == "end" else (x, x + w) for x, _, anchor, w, _ in heads]
+    assert all(text in data["columns"] or text.startswith("\u2026") for _, text, *_ in heads)
+    assert all(text.endswith("of_it") for _, text, *_ in heads)
+    assert edges[0][0] >= 0 and edges[-1][1] <= heads[0][-1]
+    assert all(left[1] <= right[0] for left, right in pairwise(edges))
 
 
 def test_keys_and_wheel_zoom_and_pan_the_graph_and_the_address_keeps_it() -> None:

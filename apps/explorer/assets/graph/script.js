@@ -38,7 +38,7 @@ function arrange(data, width, height) {
   const scale = ({ w, h }) => Math.min(width / w, height / h);
   let best = shape(most);
   for (let rows = large ? 0 : most - 1; rows > 0; rows -= 1) if (scale(shape(rows)) > 1.02 * scale(best)) best = shape(rows);
-  const box = {}, heads = [], spare = (best.h * width) / height - best.w;
+  const box = {}, heads = [], heading = large ? 14 : 17, spare = (best.h * width) / height - best.w;
   // where the height decides, lines get what is left of the width
   const between = size.between + Math.max(0, Math.min(1.5 * size.between, spare / Math.max(1, bands.length - 1)));
   best.w += (between - size.between) * (bands.length - 1);
@@ -48,10 +48,15 @@ function arrange(data, width, height) {
     const alone = band.length === 1 && band[0].unit === data.target, form = alone ? block : strip;
     const tall = alone ? block.h + size.text : rows * cell[1] - size.gap[1], top = HEAD + (best.h - MARGIN - HEAD - tall) / 2;
     band.forEach((node, i) => { box[node.unit] = { x: x + (i % k) * cell[0], y: top + Math.floor(i / k) * cell[1], ...form }; });
-    heads.push([x, data.columns[c]]);
+    // Beyond the units of the last layer the graph is cut off, so that its name ends there, and shares the room before it
+    // with the layer before. Of names that are too long the end says more than the start. A letter is 0.6 of its height.
+    const right = x + Math.max(k * cell[0] - size.gap[0], form.w), last = c === bands.length - 1, head = data.columns[c];
+    const room = c < bands.length - 2 ? between : between / 2, letters = Math.floor((right - x + room) / (0.6 * heading)) - 1;
+    const name = head.length <= letters ? head : "\u2026" + head.slice(1 - letters);
+    heads.push(last && 0.6 * heading * name.length > right - x ? [right, name, "end", head] : [x, name, "start", head]);
     x += k * cell[0] - size.gap[0] + between;
   });
-  return { size, box, heads, width: best.w, height: best.h, large };
+  return { size, box, heads, heading, width: best.w, height: best.h, large };
 }
 
 // `memory` outlives the element's content: what is visible, and the gesture that is under way.
@@ -92,7 +97,11 @@ function build(root, memory, data, setTriggerValue) {
   // -- lines, kernels, units
   const lines = make("g", {}), kernels = make("g", {}), units = make("g", {}), parts = {};
   world.append(lines, units, kernels);
-  for (const [x, text] of placed.heads) world.append(make("text", { class: "heading", x, y: 22, "font-size": placed.large ? 14 : 17 }, text));
+  for (const [x, text, anchor, layer] of placed.heads) {
+    const head = make("text", { class: "heading", x, y: 22, "text-anchor": anchor, "font-size": placed.heading }, text);
+    if (text !== layer) head.append(make("title", {}, layer));
+    world.append(head);
+  }
   const middle = (unit) => box[unit].y + box[unit].h / 2;
   const slots = {}, stacks = {};
   for (const key of ["source", "target"]) {
