@@ -191,7 +191,7 @@ def test_windows_and_whole_maps_give_the_same_at_borders_and_behind_pools(
 ) -> None:
     units = [f"{layer}:{i}" for i in range(inception.layers[layer].channels)]
     cut = upstream(inception, units, nets.pictures(6, 64), n=6)
-    monkeypatch.setattr("circuits.attribution.contributions._Reader._window", lambda self: None)
+    monkeypatch.setattr("circuits.attribution.contributions.source_window", lambda segment: None)
     whole = upstream(inception, units, nets.pictures(6, 64), n=6)
     assert sum(len(u.examples) for u in cut) > 20
     for a, b in zip(cut, whole, strict=True):
