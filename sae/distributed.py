@@ -281,6 +281,19 @@ def variance(x: Tensor) -> Tensor:
     return (about_zero - total.square().sum() / count) / (count * x.shape[1])
 
 
+def total(x: Tensor) -> Tensor:
+    """Sum of a tensor over all ranks that train now, without a gradient.
+
+    >>> total(torch.tensor(2.0))
+    tensor(2.)
+    """
+    ranks = _CURRENT.get()
+    if ranks.world > 1:
+        x = x.detach().clone()
+        ranks.add([x])
+    return x.detach()
+
+
 def stream_attribute(stream: Any, name: str) -> Any:
     """An attribute of a stream, or of the one inside it; None where neither has it."""
     while stream is not None:

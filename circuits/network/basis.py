@@ -27,6 +27,11 @@ class Basis(Protocol):
         """Latents `(N, m)` of activations `(N, d)`."""
 
 
+def reads_linearly(basis: Basis) -> bool:
+    """Whether latents are read along the rows of `read`, each by itself; a basis may say by an attribute that not."""
+    return bool(getattr(basis, "reads_linearly", True))
+
+
 def basis_digest(basis: Basis) -> str:
     """SHA-256 of what a basis reads and writes: which one it is."""
     total = hashlib.sha256()

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from circuits.errors import AddressError
+from circuits.errors import AddressError, GraphError
 from circuits.network.address import Unit
-from circuits.network.basis import latent_maps
+from circuits.network.basis import latent_maps, reads_linearly
 from circuits.network.hooks import read
 from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
@@ -23,8 +23,20 @@ Pool = Literal["max", "mean"]
 
 
 def read_directions(model: Model, layer: str, basis: str | None, indices: Sequence[int]) -> Tensor | None:
-    """`(T, C)` directions that latents are read along, in the network's type, or None for plain channels."""
-    return None if basis is None else model.basis(layer, basis).read[list(indices)].detach().to(model.dtype)
+    """`(T, C)` directions that latents are read along, in the network's type, or None for plain channels.
+
+    Raises:
+        GraphError: latents that are not read along a direction each, such as those of matching pursuit.
+    """
+    if basis is None:
+        return None
+    dictionary = model.basis(layer, basis)
+    if not reads_linearly(dictionary):
+        raise GraphError(
+            f"a latent of {layer}~{basis} reads what others have left of the activations, so that no weights lead into "
+            "it: attribute it on images"
+        )
+    return dictionary.read[list(indices)].detach().to(model.dtype)
 
 
 def respond(model: Model, unit: Unit, acts: Tensor) -> Tensor:

@@ -345,7 +345,7 @@ class Segment:
     def bias(self, shape: tuple[int, int]) -> Tensor | None:
         """What the biases alone give the targets `(units, h, w)`: the linearized segment on a zero map of `shape`.
 
-        None where the segment has no linear form, or responses are read after a ReLU.
+        None where the segment has no linear form, responses are read after a ReLU, or latents are not read along rows.
         """
         if self._graph is None or not (self.pre or self._graph.before_relu(self._end) is self._end):
             return None
@@ -363,7 +363,10 @@ class Segment:
             return None
         out = self.model.layers[self.layer].axes.maps(out).detach()
         indices = [u.index or 0 for u in self.units]
-        directions = read_directions(self.model, self.layer, self.units[0].basis, indices)
+        try:
+            directions = read_directions(self.model, self.layer, self.units[0].basis, indices)
+        except GraphError:
+            return None
         if directions is not None:
             return torch.einsum("tc,chw->thw", directions.to(out), out[0])
         return out[0, indices]

@@ -180,6 +180,8 @@ class SAE(nn.Module):
     Config: ClassVar[type[SAEConfig]]
     unit_decoder: ClassVar[bool] = True
     """Whether training keeps the decoder's rows at length one."""
+    reads_linearly: ClassVar[bool] = True
+    """Whether a latent above zero is its row of `read` times the input, plus a constant: weights into it rest on it."""
     constants: ClassVar[tuple[str, ...]] = ("mean", "scale", "target_mean", "target_scale")
     """Buffers that no step changes."""
     examples: ClassVar[int] = 0

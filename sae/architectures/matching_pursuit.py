@@ -69,7 +69,10 @@ def _first_largest(rows: Tensor) -> Tensor:
     """The column of the largest value of each row, on the CPU by NumPy, whose search is vectorized."""
     if rows.device.type != "cpu":
         return rows.argmax(dim=1)
-    return torch.from_numpy(rows.detach().numpy().argmax(axis=1))
+    rows = rows.detach()
+    if rows.dtype == torch.bfloat16:  # which NumPy does not have
+        rows = rows.float()
+    return torch.from_numpy(rows.numpy().argmax(axis=1))
 
 
 def _adjoint(grad: Tensor, z: Tensor, indices: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,8 +115,10 @@ class _SparsePursuit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        products = rows @ rows.T
-        values, indices = pursue(x @ rows.T, products, k)
+        # never of low precision: what a step leaves is a difference of products, soon smaller than their rounding
+        with torch.autocast(x.device.type, enabled=False):
+            products = rows @ rows.T
+            values, indices = pursue(x @ rows.T, products, k)
         ctx.save_for_backward(x, rows, values, indices, products)
         ctx.mark_non_differentiable(indices)
         return values, indices
@@ -134,6 +139,7 @@ class MatchingPursuitSAE(SAE):
 
     Config = MatchingPursuit
     config: MatchingPursuit
+    reads_linearly = False
 
     def activate(self, pre: Tensor) -> Tensor:
         latents: Tensor = _Pursuit.apply(pre, self.write @ self.read.T, self.config.k)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sae import distributed
 from sae.architectures.base import START, Losses, TrainingState, register
 from sae.architectures.relu import ReLU, ReLUSAE, dense_losses
 from sae.errors import SAEError
@@ -62,11 +63,14 @@ class PAnnealingSAE(ReLUSAE):
     def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         latents = torch.relu(self.dense_pre(x))
         active = latents > 0  # at zero the derivative of latent^p is infinite
+        # in bfloat16 the two sums, which differ by a step's share of the training, would round to the same number
+        precise = latents.to(x.dtype)
         now, later = (
-            ((latents + 1e-6) ** self.exponent(step / state.steps) * active).sum()
+            ((precise + 1e-6) ** self.exponent(step / state.steps) * active).sum()
             for step in (state.step, state.step + 1)
         )
         weight = state.sparsity * self.config.l1 * self.strength / target.numel()
         if self.training:  # the update of the paper: the penalty is as large with the next p as with this one
-            self.strength = (self.strength * (now + 1e-6) / (later + 1e-6)).detach()
+            before, after = distributed.total(now), distributed.total(later)
+            self.strength = (self.strength * (before + 1e-6) / (after + 1e-6)).detach()
         return dense_losses(x, target, latents, latents @ self.decoder + self.decoder_bias, lp=weight * now)

@@ -190,6 +190,11 @@ class OnBranch:
     width: int
 
     @property
+    def reads_linearly(self) -> bool:
+        """That of the SAE."""
+        return self.sae.reads_linearly
+
+    @property
     def read(self) -> Tensor:
         """Directions `(m, width)`, zero outside the branch."""
         return self._padded(self.sae.read)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.common.statistics import rank_correlation
-from circuits.network.basis import Basis
+from circuits.network.basis import Basis, reads_linearly
 from sae.data.site import Block, Function, Site
 from sae.errors import SAEError
 from sae.steering.apply import LatentReader, Steered
@@ -128,9 +128,12 @@ class EditTemplate:
         return np.asarray((factor if self.kind == "add" else factor - 1) * slopes[..., 0, :])
 
     @property
-    def latents_interact(self) -> bool:
-        """Whether steering one latent can change others of the same site: channels are orthogonal, so they do not."""
-        return not isinstance(self.basis, Channels)
+    def predicts_latents(self) -> bool:
+        """Whether geometry predicts what steering one latent does to others of the site.
+
+        Channels are orthogonal, so it does nothing; where each latent reads what others have left, no cosine tells.
+        """
+        return not isinstance(self.basis, Channels) and reads_linearly(self.basis)
 
     def _steered(self, *edits: LatentEdit) -> Steered:
         return Steered(self.site, self.basis, Steering(edits), self.reading)

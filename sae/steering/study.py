@@ -159,7 +159,7 @@ def study(
             names, predicted[0], predicted[1:], change, [] if writing else targets_of[0], factor, on=on
         )
     }
-    if template.latents_interact:
+    if template.predicts_latents:
         effects["latents"] = on_latents(
             site, s, latent, own[column], control, inputs, factor, name=settings.name, batch_size=batch_size
         )

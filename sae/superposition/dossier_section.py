@@ -14,12 +14,13 @@ import torch
 from markupsafe import Markup
 
 from circuits.network.address import Unit
-from circuits.network.basis import Basis, basis_digest
+from circuits.network.basis import Basis, basis_digest, reads_linearly
 from circuits.network.model import Model
 from circuits.plot.drawing.html_page import join, table, tag
 from circuits.plot.drawing.wording import minus, short
 from circuits.plot.units.section_renderers import Sheet, note, renderer, unit_grid
 from circuits.units.dossier import Subject, section
+from circuits.units.dossier.section_registry import Nothing
 from sae.superposition.geometry import Geometry, geometry
 
 NAME = "geometry"
@@ -68,11 +69,14 @@ def addresses(model: Model, layer: str, name: str, basis: Basis) -> Sequence[str
 
 
 @section(NAME, "Geometry", quick=True, order=50)
-def _shares_space(subject: Subject) -> SharesSpace | None:
+def _shares_space(subject: Subject) -> SharesSpace | Nothing | None:
     unit, model = subject.unit, subject.model
     if unit.basis is None or unit.index is None or model.layers[unit.layer].windows is not None:
         return None  # a transcoder writes to another layer than it reads: its latents do not act on each other
-    written = model.basis(unit.layer, unit.basis).write[unit.index].detach().float().cpu()
+    basis = model.basis(unit.layer, unit.basis)
+    if not reads_linearly(basis):
+        return Nothing("each latent of this dictionary reads what others have left: no cosine says how they interact")
+    written = basis.write[unit.index].detach().float().cpu()
     shares = written.square() / written.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
     order = shares.argsort(descending=True, stable=True)[:_WRITES].tolist()
     return SharesSpace(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from circuits.common.provenance import provenance
 from circuits.errors import did_you_mean, shorten
-from circuits.network.basis import Basis
+from circuits.network.basis import Basis, reads_linearly
 from sae.superposition.interference import directions_of, feature_dimensionality, interference
 from sae.superposition.polytopes import UNRECOGNIZED, Polytope, count_by_name, recognize, solids
 from sae.superposition.toy.toy_models import ToyError
@@ -227,6 +227,11 @@ def geometry(
         raise ToyError(
             "the latents of a transcoder read another layer than they write to, so that no step along one changes "
             "another: give its write directions alone, geometry(transcoder.write)"
+        )
+    if not isinstance(directions, Tensor) and not reads_linearly(directions):
+        raise ToyError(
+            "each of these latents reads what others have left, so that a step along one changes another by no cosine: "
+            "give their write directions alone, geometry(sae.write)"
         )
     rows = directions_of(written).cpu()
     if rows.ndim != 2 or len(rows) < 2:

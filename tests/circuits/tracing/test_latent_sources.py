@@ -13,6 +13,7 @@ import sae
 from circuits import plot
 from circuits.errors import CircuitsError
 from circuits.tracing.circuit import Circuit
+from sae.superposition import geometry
 from tests import nets
 
 SIZE, LATENTS, CHANNELS = 12, 7, 6
@@ -198,3 +199,45 @@ def test_behind_a_pool_latents_are_traced_by_attribution() -> None:
     channels = circuits.trace(model, target, images=images, layers=["1"], by="attribution")
     rest, whole = circuit.rest[0], channels.rest[0]
     assert rest.total + rest.bias == pytest.approx(whole.total, abs=1e-5)
+
+
+def test_a_pursuit_is_attributed_as_it_runs_and_has_no_weights_into_it() -> None:
+    model, images, _ = prepared()
+    dictionary = sae.build(sae.MatchingPursuit(latents=12, k=4), 5)
+    with torch.no_grad():
+        dictionary.decoder_bias.copy_(torch.linspace(-0.1, 0.1, 5))
+    model.attach("3", "mp", dictionary)
+    rows, conv = dictionary.decoder.detach(), model.module[2]  # type: ignore[index]
+
+    def textbook(acts: Tensor) -> Tensor:
+        """Latents of a position of layer "3", step by step, with their gradient."""
+        residual, latents = acts - dictionary.decoder_bias, torch.zeros(12)
+        for _ in range(4):
+            j = int((rows @ residual).argmax())
+            value = (rows[j] @ residual).relu()
+            latents = latents + value * torch.eye(12)[j]
+            residual = residual - value * rows[j]
+        return latents
+
+    acts = circuits.capture(model, images[:1], ["1", "3"])
+    y, x = divmod(int(acts["3"][0].norm(dim=0).argmax()), acts["3"].shape[3])
+    latents = textbook(acts["3"][0, :, y, x]).detach()
+    # the last one that was chosen: what it reads is what three others have left
+    latent = int(torch.where(latents > 1e-6, latents, torch.inf).argmin())
+    leaf = acts["1"].clone().requires_grad_(True)
+    textbook(conv(leaf).relu()[0, :, y, x])[latent].backward()
+    target = f"3~mp:{latent}"
+    result = circuits.attribute(model, images[:1], source="1", target=target, at=(y, x))
+    assert float(result.response[0]) == pytest.approx(float(latents[latent]), rel=1e-4)
+    assert leaf.grad is not None
+    torch.testing.assert_close(result.values[0], (leaf * leaf.grad)[0].detach(), rtol=1e-4, atol=1e-6)
+    assert circuits.trace(model, target, images=images, layers=["1"]).edges
+    for refused in (
+        lambda: circuits.expanded_weights(model, source="1", target=target),
+        lambda: circuits.attribute(model, images, source="1", target=target, method="weight*act"),
+        lambda: circuits.trace(model, target, images=images, layers=["1"], by="weights"),
+        lambda: geometry(dictionary),
+    ):
+        with pytest.raises(CircuitsError, match="others have left"):
+            refused()
+    assert geometry(dictionary.write).dimensions == 5

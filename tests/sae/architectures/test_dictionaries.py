@@ -217,6 +217,23 @@ def test_the_exponent_falls_and_the_penalty_keeps_its_size() -> None:
     torch.testing.assert_close(penalties[0], latents.sum() / x.numel(), rtol=1e-4, atol=0)
 
 
+def test_bfloat16_rounds_neither_the_annealed_penalty_nor_a_pursuit() -> None:
+    """The sums of latent^p of two steps differ by less than bfloat16 can hold; so do residuals and their rows."""
+    model, x, steps = sae.build(sae.PAnnealing(latents=24, l1=1.0), 10).train(), acts(), 1000
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = model.activate(model.dense_pre(x)).detach().double()
+        model.losses(x, x, TrainingState(500, steps))
+    latents = latents[latents > 0]
+    now, later = ((latents**p).sum() for p in (1 - 0.8 * 0.5, 1 - 0.8 * 0.501))
+    assert float(model.strength) - 1 == pytest.approx(float(now / later) - 1, rel=1e-2) and now != later  # type: ignore[arg-type]
+    settings = SETTINGS | {"steps": 5}
+    runs = [
+        sae.train(x, sae.MatchingPursuit(latents=24, k=4), precision=p, **settings)[0]  # type: ignore[arg-type]
+        for p in ("float32", "bfloat16")
+    ]
+    assert torch.equal(runs[0].sae.decoder, runs[1].sae.decoder)
+
+
 # -- what they are not --------------------------------------------------------------------------------
 
 

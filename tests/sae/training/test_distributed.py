@@ -38,6 +38,9 @@ EXACT: list[sae.SAEConfig] = [
     # tied row leaves over is at right angles to it, and Adam makes whole steps of rounding
     sae.TopK(latents=48, k=2, revive="resample", name="resampled"),
     sae.TopK(latents=48, k=2, aux_k=4, name="auxk"),
+    sae.PAnnealing(latents=24, l1=1.0),
+    sae.MatchingPursuit(latents=24, k=3),
+    sae.GroupTopK(latents=24, k=4, group=2),
 ]
 """What two ranks train as one does; selection over a batch comes beside them."""
 BATCH = sae.BatchTopK(latents=24, k=3)
