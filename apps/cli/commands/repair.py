@@ -18,6 +18,7 @@ from apps.cli.registry import command
 if TYPE_CHECKING:
     from circuits.dataset.audit.repair.export import Export
     from circuits.dataset.audit.repair.result import Repair
+    from circuits.dataset.audit.results import Audit
 
 
 @command(group="Analysis", order=28, summary="hold units still, and see what that mends and costs")
@@ -29,8 +30,14 @@ class RepairNetwork(ImageOptions):
     beside random units of equal activity and the last layer trained anew on balanced images. With --export the network
     without the units, for a process that has only torch. With --out: repair.json.
 
+    Without --units and --audit the first half also says which units: they are learned so that every group is classified
+    well without them, and their number is chosen by cross-validation there. That needs groups. With --audit and
+    --layers the groups are those that the audit's first shortcut tells apart, and no names of groups are needed.
+
     Example:
         circuits repair scenes-shortcuts/tag-bus-95 --units conv4:54 --images scenes:shortcuts/tag-bus-95:800
+        circuits repair scenes-shortcuts/sky-truck-95 --images scenes:shortcuts/sky-truck-95/balanced:800
+        circuits repair --model mine.py:Net mine --audit audit --images photos --layers layer3 --layers layer4
         circuits repair --model mine.py:Net mine --audit audit --images photos --groups groups.csv --export repaired
     """
 
@@ -39,7 +46,9 @@ class RepairNetwork(ImageOptions):
     units: Many = ()
     """Unit to hold still, LAYER:UNIT, or LAYER~NAME:UNIT of an SAE (--sae); may be repeated."""
     audit: Path | None = None
-    """Folder of a finished `circuits audit`, whose shortcuts are the units."""
+    """Folder of a finished `circuits audit`, whose shortcuts are the units; with --layers, what tells groups apart."""
+    layers: Many = ()
+    """Layer whose units may be chosen without --units; may be repeated. By default the second half of the trunk."""
     how: Literal["mean", "zero", "project"] = "mean"
     """Hold each at its mean or at zero, or take the direction that it writes out."""
     groups: str | None = None
@@ -59,16 +68,21 @@ class RepairNetwork(ImageOptions):
         from circuits.dataset.audit.repair.repair import repair
 
         self.check_least("random", least=0)
-        units = [*self.units, *(self._suspects(self.audit) if self.audit is not None else ())]
-        if not units:
-            raise UsageError("give units, --units LAYER:UNIT, or the folder of an audit that found some, --audit DIR")
+        if self.layers and self.units:
+            raise UsageError("give --units, or the --layers whose units are learned, not both")
+        audit = None if self.audit is None else self._audit(self.audit)
+        by_audit = audit is not None and bool(self.layers)
+        if by_audit and self.groups is not None:
+            raise UsageError("give --groups, or the --audit whose first shortcut tells groups apart, not both")
+        claimed = [] if audit is None or by_audit else [suspect.unit for suspect in audit.claimed]
+        units = list(dict.fromkeys([*self.units, *claimed])) or None
         model = self.load(self.model)
         images = self.open_images(model.name)
         held_out = self.others(self.held_out) if self.held_out else None
         with session.progress("repairing") as report:
             result = repair(
-                model, images, list(dict.fromkeys(units)), how=self.how, groups=self.groups, held_out=held_out,
-                random=self.random, seed=self.seed, **reporting(report),
+                model, images, units, layers=self.layers or None, how=self.how, held_out=held_out,
+                groups=audit if by_audit else self.groups, random=self.random, seed=self.seed, **reporting(report),
             )  # fmt: skip
         written = None if self.export is None else export(model, result.edits, self.export, images=images)
 
@@ -84,14 +98,14 @@ class RepairNetwork(ImageOptions):
 
         return open_images(sources[0] if len(sources) == 1 else list(sources))
 
-    def _suspects(self, folder: Path) -> list[str]:
-        """Units that an audit calls shortcuts."""
-        from circuits.dataset.audit.results import Audit
+    def _audit(self, folder: Path) -> Audit:
+        """A finished audit; its shortcuts are the units, where none are learned."""
+        from circuits.dataset.audit.removal import read_audit
 
-        claimed = [suspect.unit for suspect in Audit.load(folder / "audit.json").claimed]
-        if not claimed:
+        audit = read_audit(folder)
+        if not audit.claimed and not self.layers:
             raise UsageError(f"the audit in {folder} calls no unit a shortcut: give units, --units LAYER:UNIT")
-        return claimed
+        return audit
 
 
 def _show(console: Console, result: Repair, written: Export | None) -> None:
@@ -100,17 +114,21 @@ def _show(console: Console, result: Repair, written: Export | None) -> None:
     )
     rows = [
         [row["way"], f"{row['accuracy']:.3f}", f"{row['worst_accuracy']:.3f}", row["worst"],
+         "" if row["worst_low"] is None else f"{row['worst_low']:.3f} to {row['worst_high']:.3f}",
          f"{row['calibration_error']:.3f}", f"{row['brier']:.3f}"]
         for row in result.records()
     ]  # fmt: skip
     title = f"{len(result.labels)} held-out images of {result.images}"
-    console.print(table(["", "accuracy", "worst", "group", "ECE", "Brier"], rows, title=title))
+    console.print(table(["", "accuracy", "worst", "group", "95 %", "ECE", "Brier"], rows, title=title))
     if result.before.groups:
         groups = [
             [name, str(result.group_sizes[name]), f"{value:.3f}", f"{result.after.groups[name]:.3f}"]
             for name, value in result.before.groups.items()
         ]
         console.print(table(["group", "images", "before", "after"], groups))
+    if result.validated:
+        line = ", ".join(f"{n}: {value:.3f}" for n, value in result.validated.items())
+        console.print(f"worst accuracy by cross-validation, by number of units: {line}")
     if len(result.curve) > 1:
         line = ", ".join(f"{n}: {of.worst_accuracy:.3f}" for n, of in result.curve.items())
         console.print(f"worst accuracy with the first units: {line}")

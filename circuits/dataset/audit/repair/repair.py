@@ -13,8 +13,10 @@ from torch import Tensor
 
 from circuits.common.provenance import provenance
 from circuits.dataset.audit.inputs import group_names, halves, labels_of
+from circuits.dataset.audit.repair.choice import Labeled, choose
 from circuits.dataset.audit.repair.result import Outcome, Repair, outcome
 from circuits.dataset.audit.repair.retraining import retrained
+from circuits.dataset.audit.results import Audit
 from circuits.errors import CircuitsError, EditError
 from circuits.network.address import Unit
 from circuits.network.hooks import capture
@@ -28,8 +30,6 @@ from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
 How = Literal["mean", "zero", "project"]
-Half = tuple[Images, NDArray[np.int64], list[str] | None]
-"""Images, their classes and their groups."""
 
 POINTS = 12
 """Numbers of units on the curve, at most."""
@@ -41,8 +41,9 @@ COMPARED = 64
 def repair(
     model: Model,
     images: Any,
-    units: Sequence[str | Unit],
+    units: Sequence[str | Unit] | None = None,
     *,
+    layers: Sequence[str] | None = None,
     how: How = "mean",
     labels: Sequence[int | str] | None = None,
     groups: Any = None,
@@ -56,17 +57,19 @@ def repair(
 
     Each unit is held at one constant, whatever the image: its mean over images and positions, or zero; or the direction
     that it writes is projected out. "mean" is a constant in the network and is seen as such by what pools it, unlike
-    `Ablate(to="mean")`, which holds a pooled map at a mean of its own. Half of the images gives the means and trains
+    `Ablate(to="mean")`, which holds a pooled map at a mean of its own. Labeled of the images gives the means and trains
     the last layer for comparison; everything is measured on the other half.
 
     Args:
         model: a model with class scores.
         images: labeled images in any form that `capture` takes.
-        units: addresses of channels, or of latents of attached bases.
+        units: addresses of channels, or of latents of attached bases; None to learn them, which needs groups.
+        layers: whose units may be chosen without `units`; by default the second half of the trunk.
         how: "mean", "zero" or "project".
         labels: class of each image, by index or name, where the images have none of their own.
         groups: a name for each image; a CSV file `path,group` or `path,class,group`; or "folders", those below the
-            classes'. By default the images' own, where they have any.
+            classes'; or an `Audit`: the class of its first shortcut (first possible one, with none) and the others,
+            each with and without a high activation of that unit. By default the images' own, where they have any.
         held_out: other images, with labels and groups of their own, to measure on instead of the half.
         random: draws of other units of the same layers, about as active, that are edited in the same way.
         batch_size: images per forward pass.
@@ -74,7 +77,8 @@ def repair(
         progress: True for a bar, or a function of (done, total).
 
     Raises:
-        CircuitsError: images without labels, or groups that do not fit. AddressError: no such unit.
+        CircuitsError: images without labels; groups that do not fit, or none to learn units with. AddressError: no
+            such unit or layer.
         EditError: no units, one twice, or a layer that does not reach the class scores.
 
     >>> repair(load("scenes-shortcuts/tag-bus-95"), "scenes:shortcuts/tag-bus-95:200", ["conv4:54"]).before.worst
@@ -82,8 +86,35 @@ def repair(
     """
     one_of("how", how, ("mean", "zero", "project"), error=EditError)
     whole_number("random", random, least=0)
-    edited = _units(model, units)
+    given = None if units is None else _units(model, units)
+    if given is not None and layers is not None:
+        raise EditError("give units, or the layers whose units are learned (layers=), not both")
+    if given is None and how != "mean":
+        raise EditError(f"units are learned for how='mean', not {how!r}: give units")
     fitting, judging = _halves(model, images, labels, groups, held_out, seed)
+    return repaired(
+        model, given, fitting, judging, layers=layers, how=how, random=random, batch_size=batch_size, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+
+
+def repaired(
+    model: Model,
+    units: list[Unit] | None,
+    fitting: Labeled,
+    judging: Labeled,
+    *,
+    layers: Sequence[str] | None = None,
+    how: How = "mean",
+    random: int = 20,
+    points: int = POINTS,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Repair:
+    """`repair` of images that are opened and split; `points` at most are on the curve."""
+    choice = None if units is not None else choose(model, fitting, layers, batch_size=batch_size, seed=seed)
+    edited = list(choice.units) if choice is not None else units or []
     _check_reach(model, edited, fitting[0])
     means = _means(model, edited, fitting[0], batch_size)
     edits = _edits(edited, how, means)
@@ -93,7 +124,7 @@ def repair(
         members.setdefault(unit.space, set()).add(unit.index or 0)
     runs: dict[str, list[Edit]] = {"before": [], "after": edits}
     runs |= {f"random {i}": _edits(_others(edited, members, means, rng), how, means) for i in range(random)}
-    counts = sorted({round(n) for n in np.linspace(1, len(edits), min(POINTS, len(edits)))} - {len(edits)})
+    counts = sorted({round(n) for n in np.linspace(1, len(edits), min(points, len(edits)))} - {len(edits)})
     runs |= {f"first {n}": edits[:n] for n in counts}
     names = class_names(model)
     outcomes: dict[str, Outcome] = {}
@@ -123,6 +154,7 @@ def repair(
         provenance=provenance(
             weights=model.digest, images=judging[0].name, images_digest=judging[0].digest, seed=seed
         ),
+        validated={} if choice is None else choice.validated,
     )  # fmt: skip
 
 
@@ -132,7 +164,7 @@ def class_names(model: Model) -> tuple[str, ...]:
 
 
 def measured(
-    model: Model, judging: Half, classes: Sequence[str], batch_size: int = 64, progress: Progress = None
+    model: Model, judging: Labeled, classes: Sequence[str], batch_size: int = 64, progress: Progress = None
 ) -> Outcome:
     """What the network answers on images of known classes and groups, active edits included."""
     scores = capture(model, judging[0], at="logits", batch_size=batch_size, progress=progress)["logits"]
@@ -140,17 +172,24 @@ def measured(
     return outcome(probabilities, judging[1], judging[2], classes)
 
 
-def _halves(model: Model, images: Any, labels: Any, groups: Any, held_out: Any, seed: int) -> tuple[Half, Half]:
+def _halves(model: Model, images: Any, labels: Any, groups: Any, held_out: Any, seed: int) -> tuple[Labeled, Labeled]:
     """Images to fit on, and images to measure on."""
 
-    def opened(source: Any, labels: Any, groups: Any) -> Half:
+    def opened(source: Any, labels: Any, groups: Any) -> Labeled:
         of = open_images(source)
+        if isinstance(groups, Audit):
+            right = labels_of(model, of, labels)
+            return of, right, _audited_groups(model, groups, of, right)
         names, given = group_names(of, groups)
         return of, labels_of(model, of, given if labels is None else labels), None if names is None else list(names)
 
     of, right, names = opened(images, labels, groups)
     if held_out is not None:
         other = opened(held_out, None, None)
+        if isinstance(groups, Audit):  # measured on groups that are known, where some are
+            if other[2] is None:
+                other = (*other[:2], _audited_groups(model, groups, *other[:2]))
+            return (of, right, names), other
         if names is not None and other[2] is not None and not set(other[2]) & set(names):
             raise CircuitsError(
                 f"the groups of {other[0].name} ({', '.join(sorted(set(other[2]))[:4])}) are none of those of "
@@ -162,6 +201,26 @@ def _halves(model: Model, images: Any, labels: Any, groups: Any, held_out: Any, 
         for half in halves(of, right, names, seed)
     )
     return first, second
+
+
+def _audited_groups(model: Model, audit: Audit, images: Images, labels: NDArray[np.int64]) -> list[str]:
+    """Groups without names for them: the class of the first shortcut or not, its unit's peak high or not.
+
+    Without masks and groups an audit proves none: then it is the first that is possible, and its place is unknown.
+    High is above the threshold of the audit, halfway between the medians of the class and of the others.
+    """
+    suspect = next((s for verdict in ("shortcut", "possible") for s in audit.suspects if s.verdict == verdict), None)
+    if suspect is None:
+        raise CircuitsError(f"the audit of {audit.model} calls no unit a shortcut: give groups, or name the units")
+    if audit.model != model.name:
+        raise CircuitsError(f"the audit is of {audit.model}, not of {model.name}")
+    unit = model.unit(suspect.unit)
+    peaks = pooled_responses(model, images, [unit.space], pool="max")[unit.space][:, unit.index or 0].numpy()
+    high, own = peaks > suspect.split.threshold, labels == suspect.class_index
+    return [
+        f"{suspect.class_name if mine else 'others'} {'with' if cue else 'without'} {unit.short}"
+        for mine, cue in zip(own, high, strict=True)
+    ]
 
 
 def _units(model: Model, units: Sequence[str | Unit]) -> list[Unit]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuits.dataset.audit.effects import share_of
 from circuits.network.interventions import Edit, Project, Set
 from zoo.common.results import HIDDEN, Result
 
@@ -90,6 +91,8 @@ class Repair(Result):
         retrained: with the last layer trained anew on images balanced over classes, or over classes and groups;
             retraining: how it was trained, or why not.
         curve: number of edited units -> outcome, the first n of `units`.
+        validated: where the units were learned, number of units -> accuracy on the worst group that chose the number,
+            of images that are none of the held-out ones.
         activity: layer -> mean |change| of its activations over their mean size, for later trunk layers.
     """
 
@@ -109,13 +112,33 @@ class Repair(Result):
     activity: Mapping[str, float]
     labels: NDArray[np.int64] = field(metadata=HIDDEN)
     provenance: dict[str, Any] = field(default_factory=dict)
+    validated: Mapping[int, float] = field(default_factory=dict)
 
-    described = ("flips", "change_interval", "random_worst_interval", "limits")
+    described = ("worst_interval", "flips", "change_interval", "random_worst_interval", "limits")
 
     @property
     def edits(self) -> list[Edit]:
         """The edits, for `circuits.edit` and `circuits.export`."""
         return [Project(u) if c is None else Set(u, c) for u, c in zip(self.units, self.constants, strict=True)]
+
+    def interval(self, of: Outcome) -> tuple[float, float]:
+        """95 % interval of an outcome's accuracy on its worst group (or class), by Wilson's formula.
+
+        It is that of the images of that group; that the group is the worst of several is not in it.
+        """
+        count = self.group_sizes.get(of.worst) if of.groups else None
+        if count is None:  # without groups it is a class: all images of it have the same right answer
+            count = int(np.bincount(self.labels)[self._class_of(of.worst)])
+        share = share_of(np.arange(count) < round(of.worst_accuracy * count))
+        return share.low, share.high
+
+    def _class_of(self, name: str) -> int:
+        return int(np.unique(self.labels)[list(self.before.classes).index(name)])
+
+    @property
+    def worst_interval(self) -> tuple[float, float]:
+        """`interval` of the repaired network."""
+        return self.interval(self.after)
 
     @property
     def flips(self) -> dict[str, float]:
@@ -202,6 +225,8 @@ class Repair(Result):
                 "accuracy": float(np.mean([o.accuracy for o in of])),
                 "worst": of[0].worst if len(of) == 1 else "",
                 "worst_accuracy": float(np.mean([o.worst_accuracy for o in of])),
+                "worst_low": self.interval(of[0])[0] if len(of) == 1 else None,
+                "worst_high": self.interval(of[0])[1] if len(of) == 1 else None,
                 "calibration_error": float(np.mean([o.calibration_error for o in of])),
                 "brier": float(np.mean([o.brier for o in of])),
             }

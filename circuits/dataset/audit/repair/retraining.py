@@ -8,14 +8,13 @@ images has large weights.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from circuits.dataset.audit.repair.choice import Labeled, cell_weights
 from circuits.dataset.audit.repair.result import Outcome, outcome
 from circuits.network.hooks import graph_edits
 from circuits.network.model import Model
@@ -23,8 +22,6 @@ from zoo.images.sources import Images
 
 FEWEST = 10
 """Images of a class below which its row of the last layer is not trained anew."""
-
-Labeled = tuple[Images, NDArray[np.int64], "list[str] | None"]
 
 
 def retrained(
@@ -46,16 +43,14 @@ def retrained(
     judged = _features(model, judging[0], batch_size)
     assert judged is not None
     mean, spread = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
-    cells = list(zip(labels.tolist(), groups or [""] * len(labels), strict=True))
-    counts = Counter(cells)
-    weights = np.array([len(cells) / len(counts) / counts[cell] for cell in cells])
+    weights, smallest = cell_weights(labels, groups)
     layer = LogisticRegression(max_iter=1000).fit(((features - mean) / spread).numpy(), labels, sample_weight=weights)
     probabilities = np.zeros((len(judged), len(classes)))
     probabilities[:, layer.classes_] = layer.predict_proba(((judged - mean) / spread).numpy())
     balanced = "classes" if groups is None else "classes and groups"
     return outcome(probabilities, judging[1], judging[2], classes), (
         f"logistic regression on the {features.shape[1]} features below {model.logits}, {len(labels)} images balanced "
-        f"over {balanced}, {min(counts.values())} in the smallest"
+        f"over {balanced}, {smallest} in the smallest"
     )
 
 

@@ -37,7 +37,8 @@ def test_the_benchmark_holds_a_repair_against_networks_without_the_shortcut(cli:
 @pytest.mark.parametrize(
     "options",
     [
-        (*IMAGES,),
+        ("--units", "conv4:5", "--layers", "conv4", *IMAGES),
+        ("--images", "scenes:shortcuts/tag-bus-95/with:16"),
         ("--units", "conv4:99", *IMAGES),
         ("--units", "conv9:1", *IMAGES),
         ("--units", "scores:1", *IMAGES),

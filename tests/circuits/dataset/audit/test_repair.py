@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def model() -> circuits.Model:
     return circuits.wrap(Leaning().eval(), input=circuits.InputSpec(size=6), classes=["zero", "one"])
 
 
-def repaired(model: circuits.Model, units: list[str], **options: Any) -> circuits.Repair:
+def repaired(model: circuits.Model, units: list[str] | None, **options: Any) -> circuits.Repair:
     given: dict[str, Any] = {"labels": LABELS.tolist(), "groups": GROUPS, "random": 4} | options
     return circuits.repair(model, images(), units, **given)
 
@@ -94,6 +95,40 @@ def test_other_units_do_not_mend_it_and_the_last_layer_trained_anew_does(model: 
     assert repaired(model, ["relu:2"]).describe() == result.describe()
 
 
+def test_the_unit_of_the_cue_is_learned_on_one_half_and_judged_on_the_other(model: circuits.Model) -> None:
+    learned = repaired(model, None, layers=["relu"])
+    by_hand = repaired(model, ["relu:2"])
+    assert learned.units == ("relu:2",) and learned.after.groups == by_hand.after.groups
+    assert learned.validated.keys() == {1} and learned.validated[1] > 0.8  # two thirds of the half classify the third
+    low, high = learned.worst_interval
+    share, count = learned.after.worst_accuracy, learned.group_sizes[learned.after.worst]
+    z = 1.959964
+    middle, spread = (share + z * z / 2 / count), z * (share * (1 - share) / count + z * z / 4 / count**2) ** 0.5
+    scale = 1 + z * z / count
+    assert (low, high) == pytest.approx(((middle - spread) / scale, (middle + spread) / scale), abs=1e-6)
+
+
+def test_groups_of_an_audit_are_those_that_its_unit_tells_apart(model: circuits.Model) -> None:
+    plain = circuits.audit(model, images(), labels=LABELS.tolist(), layers=["relu"])
+    with pytest.raises(circuits.CircuitsError, match="calls no unit a shortcut"):  # each image's class has the green
+        repaired(model, ["relu:2"], groups=plain)
+    possible = [
+        replace(c, suspects=tuple(replace(s, verdict="possible") for s in c.suspects if s.unit.endswith("relu:2")))
+        for c in plain.classes
+    ]
+    audit = replace(plain, classes=tuple(possible))
+    suspect = audit.suspects[0]
+    result = repaired(model, ["relu:2"], groups=audit)
+    with torch.no_grad():
+        peaks = model.module.relu(model.module.colors(images())).amax(dim=(2, 3))[:, 2]  # type: ignore[operator, union-attr]
+    high = (peaks > suspect.split.threshold).numpy()
+    mine = LABELS.numpy() == suspect.class_index
+    names = [f"{'a' if own else 'others'} {'with' if cue else 'without'}" for own, cue in zip(mine, high, strict=True)]
+    judged = halves(open_images(images()), LABELS.numpy(), names, 0)[1]
+    sizes = [int(((mine[judged] == own) & (high[judged] == cue)).sum()) for own in (0, 1) for cue in (0, 1)]
+    assert sorted(result.group_sizes.values()) == sorted(sizes)
+
+
 def test_calibration_and_brier_follow_their_formulas() -> None:
     p = np.array([[0.9, 0.1], [0.62, 0.38], [0.3, 0.7], [0.93, 0.07]])
     of = outcome(p, np.array([0, 1, 1, 1]), None, ("a", "b"))
@@ -121,10 +156,15 @@ def test_groups_are_read_from_a_file(model: circuits.Model, tmp_path: Path) -> N
         (["aside:1"], {}, "aside does not reach the class scores"),
         (["relu:2"], {"groups": GROUPS[1:]}, "239 groups for the 240 images"),
         (["relu:2"], {"how": "median"}, "how"),
+        (["relu:2"], {"layers": ["relu"]}, "not both"),
+        (None, {"how": "zero"}, "learned for how='mean'"),
+        (None, {"groups": ["all"] * N}, "all are of 'all'"),
+        (None, {"groups": ["rare", *GROUPS[1:]], "held_out": None}, "images of the group 'rare'|all are of"),
+        (None, {"layers": ["scores"]}, "scores are the class scores"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(
-    model: circuits.Model, units: list[str], options: dict[str, Any], message: str
+    model: circuits.Model, units: list[str] | None, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(circuits.CircuitsError, match=message) as error:
         repaired(model, units, **options)
