@@ -123,7 +123,7 @@ def _silhouette(shapes: list[Shape]) -> Mask:
     return canvas.mask(1)
 
 
-@lru_cache(maxsize=2048)  # the same scenes in several states, and with the cues of several networks
+@lru_cache(maxsize=4096)  # the same scenes in several states, and with the cues of several networks
 def plain(seed: int, label: str) -> tuple[npt.NDArray[np.uint8], Mask]:
     """The scene of a seed and class without a cue, and the object's silhouette."""
     placed: list[Shape] = []

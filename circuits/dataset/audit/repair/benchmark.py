@@ -8,25 +8,54 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from circuits.common.provenance import provenance
-from circuits.dataset.audit.repair.repair import class_names, measured, repair
+from circuits.common.statistics import Estimate
+from circuits.dataset.audit.repair.choice import Labeled
+from circuits.dataset.audit.repair.repair import class_names, measured, repaired
 from circuits.dataset.audit.repair.result import Outcome, Repair
 from circuits.errors import CircuitsError
+from circuits.network.interventions import edit
 from circuits.network.model import Model, load
-from circuits.tracing.rankings.ranking import rank
 from zoo.common.results import Result
 from zoo.images.sources import open_images
 from zoo.networks.shortcuts import PLANTED
 from zoo.progress import Progress, reporter
-from zoo.scenes.shortcuts.generate import CLEAN, shortcut
+from zoo.scenes.shortcuts.generate import CLEAN
 
-LAYER = "conv4"
-MOST = 16
-"""Units that are held still, at most."""
+LAYERS = ["conv3", "conv4", "conv5"]
 WITHIN, COST = 0.03, 0.01
 """A repair passes where its worst group is at most so far below that of the network without the shortcut, and accuracy
 on images without the cue falls by at most so much."""
+WAYS = ("repaired", "retrained", "both")
+DRAWS = 1000
+"""Resamplings of the images for the interval of a difference."""
+
+
+@dataclass(frozen=True)
+class Way(Result):
+    """One way to mend a network: units held still, the last layer trained anew, or both.
+
+    Attributes:
+        worst: accuracy on the worst group, with the 95 % interval of that group's images (Wilson).
+        gap: worst group of `mixed`, to which the cue was shown and tied to no class, less this one. To `clean` a cue is
+            a thing that it never saw: in a border it is right on fewer images than a repaired network. The images are
+            resampled within their groups, and the worst group of each network is looked for anew.
+        cost: how much accuracy on the scenes without the cue falls. On images as in training the cue is evidence: no
+            repair keeps what a shortcut of 95 % gains there.
+    """
+
+    worst: Estimate
+    gap: Estimate
+    cost: float
+
+    described = ("passes",)
+
+    @property
+    def passes(self) -> bool:
+        """Whether the worst group is within 3 points of the network without the shortcut, at a cost of at most 1."""
+        return self.gap.value <= WITHIN and self.cost <= COST
 
 
 @dataclass(frozen=True)
@@ -34,42 +63,28 @@ class ShortcutRepair(Result):
     """One network's repair.
 
     Attributes:
-        name: of the shortcut; units: how many of the layer are held still.
+        name: of the shortcut.
         repair: on scenes with the cue on half of every class, which nothing was chosen on.
+        ways: "repaired", "retrained" and "both" -> what it comes to; without the two last where a class has too few
+            scenes to train on.
         natural: accuracy on scenes as in training, before and after.
         clean: accuracy on the scenes without the cue among those of `repair`, before and after.
         references: name of a network without a shortcut -> its outcome on the same images as `repair`.
     """
 
     name: str
-    units: int
     repair: Repair
+    ways: dict[str, Way]
     natural: tuple[float, float]
     clean: tuple[float, float]
     references: dict[str, Outcome]
 
-    described = ("gap", "cost", "passes")
+    described = ("units",)
 
     @property
-    def gap(self) -> float:
-        """Worst group of `mixed`, to which the cue was shown and tied to no class, less that of the repaired network.
-
-        To `clean` a cue is a thing that it never saw: in a border it is right on fewer images than the repaired one.
-        """
-        return self.references["mixed"].worst_accuracy - self.repair.after.worst_accuracy
-
-    @property
-    def cost(self) -> float:
-        """How much accuracy on images without the cue falls.
-
-        On images as in training the cue is evidence: no repair keeps what a shortcut of 95 % gains there.
-        """
-        return self.clean[0] - self.clean[1]
-
-    @property
-    def passes(self) -> bool:
-        """Whether the worst group is within 3 points of the network without the shortcut, at a cost of at most 1."""
-        return self.gap <= WITHIN and self.cost <= COST
+    def units(self) -> int:
+        """How many are held still."""
+        return len(self.repair.units)
 
 
 @dataclass(frozen=True)
@@ -77,12 +92,13 @@ class RepairTable(Result):
     """Repairs of several networks with planted shortcuts.
 
     Attributes:
-        rows: one a network; images: to choose units on, and as many to judge on.
+        rows: one a network; images, judged: number of scenes to choose units on, and to judge on.
         seconds: CPU time.
     """
 
     rows: tuple[ShortcutRepair, ...]
     images: int
+    judged: int
     seconds: float
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -91,22 +107,32 @@ class RepairTable(Result):
         records = []
         for row in self.rows:
             result, low_high = row.repair, row.repair.random_worst_interval or (float("nan"), float("nan"))
-            records.append({
+            record: dict[str, Any] = {
                 "network": row.name,
                 "units": row.units,
                 "worst_before": result.before.worst_accuracy,
-                "worst_repaired": result.after.worst_accuracy,
                 "random_low": low_high[0],
                 "random_high": low_high[1],
-                "worst_retrained": None if result.retrained is None else result.retrained.worst_accuracy,
                 **{f"worst_{name}": of.worst_accuracy for name, of in row.references.items()},
-                "worst_both": None if result.both is None else result.both.worst_accuracy,
                 "clean_before": row.clean[0],
                 "clean_repaired": row.clean[1],
                 "natural_before": row.natural[0],
                 "natural_repaired": row.natural[1],
-                "passes": row.passes,
-            })  # fmt: skip
+                "passes": row.ways["repaired"].passes,
+            }
+            for name in WAYS:
+                way = row.ways.get(name)
+                record |= {
+                    f"worst_{name}": None if way is None else way.worst.value,
+                    f"low_{name}": None if way is None else way.worst.low,
+                    f"high_{name}": None if way is None else way.worst.high,
+                    f"gap_{name}": None if way is None else way.gap.value,
+                    f"gap_low_{name}": None if way is None else way.gap.low,
+                    f"gap_high_{name}": None if way is None else way.gap.high,
+                    f"cost_{name}": None if way is None else way.cost,
+                    f"passes_{name}": way is not None and way.passes,
+                }
+            records.append(record)
         return records
 
 
@@ -114,65 +140,93 @@ def repair_table(
     names: Sequence[str] = PLANTED,
     *,
     weights: str | None = None,
-    images: int = 400,
+    images: int = 800,
+    judged: int = 2400,
     random: int = 20,
     seed: int = 1,
+    choice: int = 0,
     progress: Progress = None,
 ) -> RepairTable:
     """Repair networks with planted shortcuts, and hold them against networks without.
 
-    Units of `conv4` are ranked by how much they move the score of the class between the same scenes with and without
-    the cue (gradient, `circuits.rank`); of 1 to 16 of them so many are held at their means as do best on the worst
-    group. Ranking and number are chosen on one set of scenes, on which the last layer is trained anew for comparison,
-    too; another set judges. So both are given the groups, and neither the images that it is judged on.
+    Channels of `conv3` to `conv5`, and how many, are learned and chosen on one set of scenes (`circuits.repair` without
+    units), on which the last layer is trained anew for comparison, too; another set judges. So both are given the
+    groups, and neither the images that it is judged on.
 
     Args:
         names: shortcuts, such as "tag-bus-95".
         weights: file of a network trained with another seed, for one name.
-        images: scenes to choose on, and as many to judge on; a multiple of 16.
+        images: scenes to choose on; a multiple of 16.
+        judged: scenes to judge on, a multiple of 16; of the smallest groups a sixteenth each.
         random: draws of other units, about as active.
         seed: of the scenes: data set `seed` to choose on, `seed + 1` to judge on.
+        choice: seed of the learning and of its parts.
         progress: True for a bar, or a function of (done, total).
 
     Raises:
         ModelError: no such shortcut, or weights that are not packaged. CircuitsError: too few images.
     """
-    if images < 32 or images % 16:
-        raise CircuitsError(f"images is a multiple of 16, at least 32, not {images}")
+    for name, value in (("images", images), ("judged", judged)):
+        if value < 64 or value % 16:
+            raise CircuitsError(f"{name} is a multiple of 16, at least 64, not {value}")
     if weights is not None and len(names) != 1:
         raise CircuitsError(f"weights= are of one network, and there are {len(names)} names")
     begun, rows = time.process_time(), []
     clean = {name: load(f"scenes-shortcuts/{name}") for name in CLEAN}
     with reporter(progress, "network") as report:
         for name in names:
-            rows.append(_row(load(f"scenes-shortcuts/{name}", weights=weights), name, clean, images, random, seed))
+            model = load(f"scenes-shortcuts/{name}", weights=weights)
+            rows.append(_row(model, name, clean, images, judged, random, seed, choice))
             report(len(rows), len(names))
     return RepairTable(
-        tuple(rows), images, time.process_time() - begun, provenance(seed=seed, layer=LAYER, images=images)
+        tuple(rows),
+        images,
+        judged,
+        time.process_time() - begun,
+        provenance(seed=seed, choice=choice, layers=LAYERS, images=images, judged=judged),
     )
 
 
-def _row(model: Model, name: str, clean: dict[str, Model], images: int, random: int, seed: int) -> ShortcutRepair:
-    def scenes(state: str, at: int) -> Any:
-        return open_images(f"scenes:shortcuts/{name}/{state}:{images}@{at}")
+def _row(
+    model: Model, name: str, clean: dict[str, Model], images: int, judged: int, random: int, seed: int, choice: int
+) -> ShortcutRepair:
+    def scenes(state: str, count: int, at: int) -> Labeled:
+        of = open_images(f"scenes:shortcuts/{name}/{state}:{count}@{at}")
+        return of, np.array(of.labels), of.groups
 
-    ranking = rank(
-        model, f"logits:{shortcut(name).target}", images=scenes("with", seed), against=scenes("without", seed),
-        layers=[LAYER], share=1.0, seed=seed,
-    )  # fmt: skip
-    signed = sorted(zip(ranking.scores, ranking.units, strict=True), reverse=True)
-    units = [unit for score, unit in signed[:MOST] if score > 0]
-    choosing, judging = scenes("balanced", seed), scenes("balanced", seed + 1)
-    curve = repair(model, choosing, units, held_out=choosing, random=0, seed=seed).curve
-    count = max(curve, key=lambda n: (curve[n].worst_accuracy, -n))
-    final = repair(model, choosing, units[:count], held_out=judging, random=random, seed=seed)
-    natural = repair(model, choosing, units[:count], held_out=scenes("natural", seed + 1), random=0, seed=seed)
-    half = (judging, np.array(judging.labels), judging.groups)
-    references = {which: measured(other, half, class_names(other)) for which, other in clean.items()}
-    without = np.array([" without " in group for group in judging.groups or []])
-    clean_before, clean_after = (
-        float((of.answers == final.labels)[without].mean()) for of in (final.before, final.after)
-    )
-    return ShortcutRepair(
-        name, count, final, (natural.before.accuracy, natural.after.accuracy), (clean_before, clean_after), references
-    )
+    choosing, judging = scenes("balanced", images, seed), scenes("balanced", judged, seed + 1)
+    result = repaired(model, None, choosing, judging, layers=LAYERS, random=random, points=1, seed=choice)
+    natural = scenes("natural", images, seed + 1)
+    before = measured(model, natural, class_names(model)).accuracy
+    with edit(model, result.edits):
+        after = measured(model, natural, class_names(model)).accuracy
+    references = {which: measured(other, judging, class_names(other)) for which, other in clean.items()}
+    groups = np.array(judging[2])
+    without = np.array([" without " in group for group in groups])
+
+    def right(of: Outcome) -> NDArray[np.bool_]:
+        return np.equal(of.answers, judging[1])
+
+    outcomes = {"repaired": result.after, "retrained": result.retrained, "both": result.both}
+    ways = {
+        which: Way(
+            Estimate(of.worst_accuracy, *result.interval(of)),
+            _gap(right(references["mixed"]), right(of), groups),
+            float(right(result.before)[without].mean() - right(of)[without].mean()),
+        )
+        for which, of in outcomes.items()
+        if of is not None
+    }
+    costs = float(right(result.before)[without].mean()), float(right(result.after)[without].mean())
+    return ShortcutRepair(name, result, ways, (before, after), costs, references)
+
+
+def _gap(reference: NDArray[np.bool_], mended: NDArray[np.bool_], groups: NDArray[np.str_]) -> Estimate:
+    """The worst group of one network less that of another on the same images, resampled within their groups."""
+    rng, values, draws = np.random.default_rng(0), [], []
+    for name in np.unique(groups):
+        pair = np.stack([reference, mended])[:, groups == name].astype(np.float32)
+        values.append(pair.mean(axis=1))
+        draws.append(pair[:, rng.integers(pair.shape[1], size=(DRAWS, pair.shape[1]))].mean(axis=2))
+    (a, b), (many_a, many_b) = np.min(values, axis=0), np.min(draws, axis=0)
+    return Estimate.of(a - b, many_a - many_b)

@@ -27,11 +27,15 @@ def test_a_repair_is_measured_and_written_out(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_the_benchmark_holds_a_repair_against_networks_without_the_shortcut(cli: Cli) -> None:
-    ran = cli("bench", "repair", "--networks", "tag-bus-95", "--count", "64", "--random", "2", "--json")
+    ran = cli(
+        "bench", "repair", "--networks", "tag-bus-95", "--count", "96", "--judged", "64", "--random", "2", "--json"
+    )
     assert ran.code == 0, ran.err
     (row,) = ran.json["rows"]
-    assert row["network"] == "tag-bus-95" and 1 <= row["units"] <= 16
+    assert row["network"] == "tag-bus-95" and 1 <= row["units"] <= 32
     assert {"worst_before", "worst_repaired", "worst_retrained", "worst_both", "worst_clean", "worst_mixed"} <= set(row)
+    assert row["gap_both"] == pytest.approx(row["worst_mixed"] - row["worst_both"], abs=1e-6)
+    assert row["low_both"] <= row["worst_both"] <= row["high_both"]
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_groups_are_read_from_a_file(model: circuits.Model, tmp_path: Path) -> N
         (["relu:2"], {"layers": ["relu"]}, "not both"),
         (None, {"how": "zero"}, "learned for how='mean'"),
         (None, {"groups": ["all"] * N}, "all are of 'all'"),
-        (None, {"groups": ["rare", *GROUPS[1:]], "held_out": None}, "images of the group 'rare'|all are of"),
+        (None, {"groups": ["rare"] * 4 + GROUPS[4:]}, "2 images of the group 'rare' to choose units on"),
         (None, {"layers": ["scores"]}, "scores are the class scores"),
     ],
 )
