@@ -19,9 +19,11 @@ from urllib.parse import unquote
 
 import pytest
 
+import circuits
 from apps.cli.commands.explore import Explore
 from apps.explorer.pages import PAGES
 from apps.explorer.session.labels import Labels
+from circuits.dataset.audit.removal import RESULT
 from sae.steering import Steering
 
 pytestmark = [
@@ -41,6 +43,7 @@ def server(made_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A server as `circuits explore` starts it, on a store of its own."""
     store = tmp_path_factory.mktemp("browser") / "store"
     shutil.copytree(made_store, store)
+    small_audit(store / "scenes" / "audits" / "small")
     port = free_port()
     command = Explore(store=store, port=port, allow_write=True)
     process = subprocess.Popen(
@@ -53,6 +56,21 @@ def server(made_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)
+
+
+def small_audit(out: Path) -> None:
+    """A finished audit of one class of the built-in model."""
+    result = circuits.audit(
+        circuits.load("scenes"),
+        "scenes:130@7",
+        classes=["car"],
+        layers=["mixed4b"],
+        top=2,
+        random=4,
+        steps=1,
+        store=out,
+    )
+    result.save(out / RESULT)
 
 
 def free_port() -> int:

@@ -66,6 +66,7 @@ def server(made_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     folder = tmp_path_factory.mktemp("tasks")
     shutil.copytree(made_store, folder / "store")
+    test_browser.small_audit(folder / "store" / "scenes" / "audits" / "small")
     site = sae.VisionSite(circuits.load("scenes"), "mixed3b")
     sae.save(folder / "parts", sae.train(site.stream("scenes:60"), sae.TopK(latents=64, k=4), steps=150)[0])
     with pytest.MonkeyPatch.context() as patch:
@@ -183,6 +184,22 @@ def test_an_explanation_is_saved_as_a_page(visitor: Visitor, server: str, tmp_pa
     waiting.value.save_as(tmp_path / "why.html")
     saved = (tmp_path / "why.html").read_text(encoding="utf-8")
     assert "Attribution graph of" in saved and 'src="data:image' in saved and 'src="http' not in saved
+
+
+def test_a_suspect_is_removed_and_the_report_saved(visitor: Visitor, server: str, tmp_path: Path) -> None:
+    page = visitor.page
+    page.goto(f"{server}/audit?unit=scenes/mixed4b:0")
+    page.get_by_text("Images of car with it").first.wait_for()
+    visitor.click("Remove it")
+    visitor.click("Measure")
+    page.get_by_text("samples change the share of right answers").wait_for()
+    assert "measured=" in page.url
+    visitor.click("Export")
+    with page.expect_download() as waiting:
+        visitor.click("HTML")
+    waiting.value.save_as(tmp_path / "audit.html")
+    saved = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "Audit of scenes" in saved and 'src="http' not in saved
 
 
 def test_a_label_is_written_reloaded_and_exported(visitor: Visitor, server: str, tmp_path: Path) -> None:
