@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from circuits.dataset.audit.repair.export import Export
     from circuits.dataset.audit.repair.result import Repair
     from circuits.dataset.audit.results import Audit
+    from circuits.network.model import Model
+
+JUDGED = "The audit chose the units on these images, those that they are measured on included: --held-out gives others."
 
 
 @command(group="Analysis", order=28, summary="hold units still, and see what that mends and costs")
@@ -64,30 +67,36 @@ class RepairNetwork(ImageOptions):
 
     def run(self, session: Session) -> CommandResult:
         """Measure, and export."""
-        from circuits.dataset.audit.repair.export import export
+        from circuits.dataset.audit.repair.export import export, export_folder
         from circuits.dataset.audit.repair.repair import repair
 
         self.check_least("random", least=0)
+        if self.export is not None:
+            export_folder(self.export)  # before minutes of measuring
         if self.layers and self.units:
             raise UsageError("give --units, or the --layers whose units are learned, not both")
-        audit = None if self.audit is None else self._audit(self.audit)
-        by_audit = audit is not None and bool(self.layers)
+        by_audit = self.audit is not None and bool(self.layers)
         if by_audit and self.groups is not None:
             raise UsageError("give --groups, or the --audit whose first shortcut tells groups apart, not both")
-        claimed = [] if audit is None or by_audit else [suspect.unit for suspect in audit.claimed]
-        units = list(dict.fromkeys([*self.units, *claimed])) or None
         model = self.load(self.model)
+        units = [model.unit(address) for address in self.units]
+        audit = None if self.audit is None else self._audit(model, self.audit)
+        if audit is not None and not by_audit:
+            claimed = map(model.unit, dict.fromkeys(audit.claimed_units))
+            units += [unit for unit in claimed if unit not in units]
         images = self.open_images(model.name)
         held_out = self.others(self.held_out) if self.held_out else None
         with session.progress("repairing") as report:
             result = repair(
-                model, images, units, layers=self.layers or None, how=self.how, held_out=held_out,
+                model, images, units or None, layers=self.layers or None, how=self.how, held_out=held_out,
                 groups=audit if by_audit else self.groups, random=self.random, seed=self.seed, **reporting(report),
             )  # fmt: skip
         written = None if self.export is None else export(model, result.edits, self.export, images=images)
 
         def show(console: Console) -> None:
             _show(console, result, written)
+            if audit is not None and not self.held_out and audit.provenance.get("images_digest") == images.digest:
+                console.print(Text(JUDGED, style="yellow"))
 
         document = {"repair": result.describe(), "export": None if written is None else written.describe()}
         return CommandResult(document, show)
@@ -98,11 +107,11 @@ class RepairNetwork(ImageOptions):
 
         return open_images(sources[0] if len(sources) == 1 else list(sources))
 
-    def _audit(self, folder: Path) -> Audit:
-        """A finished audit; its shortcuts are the units, where none are learned."""
-        from circuits.dataset.audit.removal import read_audit
+    def _audit(self, model: Model, folder: Path) -> Audit:
+        """A finished audit of the model; its shortcuts are the units, where none are learned."""
+        from circuits.dataset.audit.removal import audit_of
 
-        audit = read_audit(folder)
+        audit = audit_of(model, folder)
         if not audit.claimed and not self.layers:
             raise UsageError(f"the audit in {folder} calls no unit a shortcut: give units, --units LAYER:UNIT")
         return audit

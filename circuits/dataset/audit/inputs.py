@@ -7,6 +7,7 @@ suspect that is found on an image is not judged on its copy.
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,25 +175,32 @@ def group_names(
 
 def _read_groups(images: Images, file: Path) -> tuple[tuple[str, ...], list[int | str] | None]:
     try:
-        text = read_bytes(file).decode("utf-8")
+        text = read_bytes(file).decode("utf-8-sig")  # spreadsheets begin files with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise CircuitsError(f"the file of groups {shorten(file, 200)} cannot be read: {shorten(error, 80)}") from error
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     columns = rows.fieldnames or []
     if not {"path", "group"} <= set(columns):
         raise CircuitsError(
             f"{shorten(file, 200)} has the columns {', '.join(columns) or 'none'}: groups are a CSV file with a line "
             "path,group or path,class,group at its head"
         )
-    by_path = {row["path"]: row for row in rows}
+    by_path: dict[str, dict[str, str | None]] = {}
+    needed = [column for column in ("group", "class") if column in columns]
+    for row in rows:
+        empty = next((column for column in needed if not row[column]), None)
+        if empty is not None:
+            raise CircuitsError(f"{shorten(file, 200)} gives no {empty} for {shorten(row['path'])}: fill it in")
+        if any(by_path.setdefault(row["path"], row)[column] != row[column] for column in needed):
+            raise CircuitsError(f"{shorten(file, 200)} has two lines for {shorten(row['path'])}, and they differ")
     missing = [identity for identity in images.ids if identity not in by_path]
     if missing:
         raise CircuitsError(
             f"{shorten(file, 200)} has no line for {len(missing)} of {len(images)} images, {missing[0]} for one; "
             "paths are those below the folder of images"
         )
-    names = tuple(by_path[identity]["group"] or "" for identity in images.ids)
-    return names, [by_path[identity]["class"] for identity in images.ids] if "class" in columns else None
+    names, classes = (tuple(by_path[i].get(column) or "" for i in images.ids) for column in ("group", "class"))
+    return names, list(classes) if "class" in columns else None
 
 
 def halves(

@@ -60,6 +60,21 @@ def read_audit(folder: str | os.PathLike[str]) -> Audit:
     return Audit.load(path / RESULT)
 
 
+def audit_of(model: Model, folder: str | os.PathLike[str]) -> Audit:
+    """The audit of a folder, if it is of this model.
+
+    Raises:
+        CircuitsError: see `read_audit`; or it is of another model, or of other weights.
+    """
+    audit = read_audit(folder)
+    if audit.model != model.name or audit.provenance.get("weights") != model.digest:
+        what = "other weights of " if audit.model == model.name else ""
+        raise CircuitsError(
+            f"the audit in {named(Path(folder))} is of {what}{shorten(audit.model, 60)}: audit {model.name} anew"
+        )
+    return audit
+
+
 @dataclass(frozen=True)
 class AuditedImages:
     """The images of a finished audit, as it split them.
@@ -110,12 +125,7 @@ def audited_images(model: Model, folder: str | os.PathLike[str], images: Any = N
         CircuitsError: no finished audit, or one of other weights or images. ImageError: the images are not there.
     """
     path = Path(folder).expanduser()
-    audit, index = read_audit(path), read_index(path)
-    if audit.model != model.name or audit.provenance.get("weights") != model.digest:
-        what = "other weights of " if audit.model == model.name else ""
-        raise CircuitsError(
-            f"the audit in {named(path)} is of {what}{shorten(audit.model, 60)}: audit {model.name} anew"
-        )
+    audit, index = audit_of(model, path), read_index(path)
     if index is None:
         raise CircuitsError(f"{named(path)} has no index.json, which holds the classes of the images: audit again")
     settings = index["settings"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from circuits.common.provenance import provenance
-from circuits.dataset.audit.repair.folding import NotExact, State, folded
+from circuits.dataset.audit.repair.folding import State, folded
 from circuits.errors import CircuitsError, EditError, shorten
 from circuits.network.hooks import run_whole
 from circuits.network.interventions import Edit, edit
@@ -95,38 +95,46 @@ def export(
     Args:
         model: the model.
         edits: what is done to it; see `circuits.edit`.
-        out: folder, made if it is not there; files of the same names are overwritten.
-        images: on some of which every file is run before it is kept, in any form that `capture` takes.
+        out: folder, made if it is not there; an earlier export in it is overwritten, files of others are not.
+        images: on some of which every file is run before it is kept, in any form that `capture` takes; and on a black
+            and a white one.
         reference: images for edits to a mean.
 
     Raises:
-        EditError: see `edit`; or a file does not give what the edited run gives.
-        CircuitsError: `torch.export` cannot trace the network.
+        EditError: see `edit`; or the program does not give what the edited run gives.
+        CircuitsError: `torch.export` cannot trace the network, or the folder has files of these names of others.
 
     >>> export(load("scenes"), [Set("mixed4a:3", 0.0)], "edited", images="scenes:8")  # doctest: +SKIP
     """
+    folder = export_folder(out)
     tried = open_images(images).spread(CHECKED)
-    x = model.input.normalize(tried.tensor(model.input)).to(model.device, model.dtype)
-    folder = Path(out).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    images_01 = tried.tensor(model.input)
+    # black and white drive units far from where photographs do; and a program that was traced on one image runs on one
+    extremes = torch.stack([torch.zeros_like(images_01[0]), torch.ones_like(images_01[0])])
+    x = model.input.normalize(torch.cat([images_01, extremes])).to(model.device, model.dtype)
     with edit(model, edits, reference=reference), torch.no_grad():
         wanted = [run_whole(model, x[:1]), run_whole(model, x)]
         program = _program(model, x)
     difference = _difference(program.module(), x, wanted, f"{model.name}: {PROGRAM}")
     content = io.BytesIO()
     torch.export.save(program, content)
-    write_atomically(folder / PROGRAM, lambda file: file.write_bytes(content.getvalue()))
-    files, unfolded = [PROGRAM], ""
-    (folder / WEIGHTS).unlink(missing_ok=True)
+    state, unfolded = None, ""
     try:
         state = folded(model, edits)
         module = copy.deepcopy(model.module)
         module.load_state_dict(state)
         difference = max(difference, _difference(module, x, wanted, f"{model.name}: {WEIGHTS}"))
-        write_atomically(folder / WEIGHTS, lambda file: _save(state, file))
+    except EditError as error:  # not exact; or a layer of one's own computes from its weights what no row says
+        state, unfolded = None, str(error)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (ABOUT, WEIGHTS):  # written last, so that what is interrupted is no export
+        (folder / name).unlink(missing_ok=True)
+    write_atomically(folder / PROGRAM, lambda file: file.write_bytes(content.getvalue()))
+    files = [PROGRAM]
+    if state is not None:
+        weights = state
+        write_atomically(folder / WEIGHTS, lambda file: _save(weights, file))
         files.append(WEIGHTS)
-    except NotExact as error:
-        unfolded = str(error)
     result = Export(
         model=model.name,
         edits=tuple(str(change) for change in edits),
@@ -137,7 +145,12 @@ def export(
         provenance=provenance(weights=model.digest, images=tried.name, images_digest=tried.digest),
     )
     about = result.describe() | {
-        "input": {"shape": list(model.input.shape), "mean": list(model.input.mean), "std": list(model.input.std)},
+        "input": {
+            "shape": list(model.input.shape),
+            "mean": list(model.input.mean),
+            "std": list(model.input.std),
+            "dtype": str(model.dtype).removeprefix("torch."),
+        },
         "classes": model.classes,
         "load": {
             PROGRAM: f'network = torch.export.load("{PROGRAM}").module(); network((images - mean) / std)',
@@ -146,6 +159,27 @@ def export(
     }
     write_text_atomically(folder / ABOUT, json.dumps(about, indent=1))
     return result
+
+
+def export_folder(out: str | Path) -> Path:
+    """A folder that an export may be written into.
+
+    Raises:
+        CircuitsError: it is a file, or has files of an export's names that no export wrote.
+    """
+    folder = Path(out).expanduser()
+    if next((path for path in (folder, *folder.parents) if path.exists()), Path("/")).is_file():
+        raise CircuitsError(f"{shorten(folder, 200)} is no folder: give another one to export into")
+    there = [name for name in (PROGRAM, WEIGHTS, ABOUT) if (folder / name).exists()]
+    try:
+        about = json.loads((folder / ABOUT).read_bytes()) if ABOUT in there else None
+    except (OSError, ValueError):
+        about = None
+    if there and not (isinstance(about, dict) and {"edits", "unfolded", "load"} <= set(about)):
+        raise CircuitsError(
+            f"{shorten(folder, 200)} has {' and '.join(there)}, and no finished export: give another folder"
+        )
+    return folder
 
 
 def _program(model: Model, x: Tensor) -> torch.export.ExportedProgram:
@@ -168,7 +202,10 @@ def _difference(run: Any, x: Tensor, wanted: Sequence[Any], what: str) -> float:
                 given = run(images)
         except Exception as error:  # a number of images that it was not traced for
             raise EditError(f"{what} does not run on {len(images)} images: {shorten(error, 120)}") from error
-        for a, b in zip(_tensors(given), _tensors(outputs), strict=True):
+        right, tensors = _tensors(outputs), _tensors(given)
+        if not right or [a.shape for a in tensors] != [b.shape for b in right]:
+            raise EditError(f"{what} does not give the tensors of the edited run: it was not kept")
+        for a, b in zip(tensors, right, strict=True):
             difference = float((a - b).abs().max())
             if not difference <= TOLERANCE * max(1.0, float(b.abs().max())):
                 raise EditError(f"{what} differs from the edited run by {difference:.1e}: it was not kept")
@@ -177,7 +214,8 @@ def _difference(run: Any, x: Tensor, wanted: Sequence[Any], what: str) -> float:
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    """Its tensors that have values, answers and masks as numbers, too."""
+    return [leaf.double() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.numel()]
 
 
 def _save(state: State, file: Path) -> None:

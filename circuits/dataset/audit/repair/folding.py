@@ -11,7 +11,7 @@ it are convolutions and linear layers: zero stays zero under padding, so that is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx, nn
@@ -58,8 +58,14 @@ def folded(model: Model, edits: Sequence[Edit]) -> State:
         raise NotExact(f"torch.fx cannot trace {model.name}: which weights write a unit is not known")
     state = {name: value.clone() for name, value in model.module.state_dict().items()}
     folding = _Folding(model, model.graph, state)
-    for edit in edits:
-        folding.fold(edit)
+    at = [folding.node(edit) for edit in edits]
+    order = {node: i for i, node in enumerate(model.graph.nodes)}
+    # as they run: layer by layer, and in a layer in the order given
+    for i in sorted(range(len(edits)), key=lambda i: order[at[i]]):
+        folding.fold(at[i], edits[i])
+    # W P2 P1 is read where P1 runs first: the last one is folded first
+    for node, direction, name in reversed(folding.projected):
+        folding.project(node, direction, name)
     return state
 
 
@@ -68,16 +74,24 @@ class _Folding:
     model: Model
     graph: Graph
     state: State
+    projected: list[tuple[fx.Node, Tensor, str]] = field(default_factory=list)
+    """Directions that are taken out, in the order in which they run."""
 
-    def fold(self, edit: Edit) -> None:
-        """Put one edit into the state."""
+    def node(self, edit: Edit) -> fx.Node:
+        """The node whose output an edit changes."""
         unit = self.model.resolve(edit.unit)
         layer = self.model.layers[unit.layer]
         if unit.index is None or unit.at is not None or edit.positions is not None or layer.view is not None:
             raise NotExact(f"{edit.unit}: weights hold a whole unit, and neither a layer, a position nor a token")
-        node = self.model.node(unit.layer)
+        return self.model.node(unit.layer)
+
+    def fold(self, node: fx.Node, edit: Edit) -> None:
+        """Put one edit into the state, or a direction on the list."""
+        unit = self.model.resolve(edit.unit)
+        assert unit.index is not None
         if isinstance(edit, Project) and unit.basis is not None:
-            self._project(node, self.model.basis(unit.layer, unit.basis).write[unit.index], str(edit.unit))
+            direction = self.model.basis(unit.layer, unit.basis).write[unit.index]
+            self.projected.append((node, direction, str(edit.unit)))
         elif isinstance(edit, Project) and unit.basis is None:
             self._write(node, unit.index, 0.0, 0.0, str(edit.unit))
         elif unit.basis is not None:
@@ -94,6 +108,10 @@ class _Folding:
         first = node
         while True:
             op = self.graph.ops[node]
+            if any(
+                node is other for other, _, _ in self.projected
+            ):  # it ran earlier, and the unit is written before it
+                raise NotExact(f"{name}: a direction is taken out of {node.name} before the unit is changed")
             if node is not first and len(node.users) > 1:
                 raise NotExact(f"{name}: {node.name} is also read before the edited layer")
             if op.kind == "relu" and _is_plain_relu(node, op.module):
@@ -125,7 +143,9 @@ class _Folding:
     ) -> None:
         path = self._own(node, module, name)
         keys = [f"{path}.weight", f"{path}.bias"]
-        if keys[0] not in self.state or (keys[1] not in self.state and constant):
+        if keys[0] not in self.state:
+            raise NotExact(f"{name}: {path} has no weight of its own, or computes it")
+        if keys[1] not in self.state and constant:
             raise NotExact(f"{name}: {path} has no bias to hold a constant in")
         for key in keys:
             if key in self.state:
@@ -142,11 +162,12 @@ class _Folding:
             raise NotExact(f"{name}: {path} runs more than once, and its weights would change each time")
         weights = {id(p) for p in module.parameters()}
         every = self.model.module.named_parameters(remove_duplicate=False)
-        if any(id(p) in weights and not key.startswith(f"{path}.") for key, p in every):
+        read = any(n.op == "get_attr" and str(n.target).startswith(f"{path}.") for n in self.graph.nodes)
+        if read or any(id(p) in weights and not key.startswith(f"{path}.") for key, p in every):
             raise NotExact(f"{name}: the weights of {path} are used elsewhere, too")
         return path
 
-    def _project(self, node: fx.Node, direction: Tensor, name: str) -> None:
+    def project(self, node: fx.Node, direction: Tensor, name: str) -> None:
         """Take a direction of a node's channels out of everything that reads it."""
         readers: list[tuple[fx.Node, nn.Module | None]] = []
         waiting, seen = [node], set[fx.Node]()

@@ -15,6 +15,8 @@ from zoo.common.results import HIDDEN, Result
 
 BINS = 15
 """Bins of confidence of the calibration error."""
+FEW = 10
+"""Images of a group below which its accuracy moves by more than a tenth with one of them."""
 DRAWS = 1000
 """Resamplings of the images for an interval."""
 
@@ -178,6 +180,12 @@ class Repair(Result):
                 f"The {of} {self.after.worst!r} is still right on {self.after.worst_accuracy:.1%} of its images alone, "
                 f"{gap:.1%} below all images."
             )
+        few = [g for g in dict.fromkeys((self.before.worst, self.after.worst)) if self.group_sizes.get(g, FEW) < FEW]
+        sentences += [
+            f"The group {g!r} has {self.group_sizes[g]} held-out images: give more, since so few do not tell how right "
+            "it is."
+            for g in few
+        ]
         interval = self.random_worst_interval
         gain = self.after.worst_accuracy - self.before.worst_accuracy
         if interval is not None and self.after.worst_accuracy <= interval[1]:

@@ -87,6 +87,7 @@ CASES: list[tuple[str, list[Edit], dict[str, Change], str]] = [
     ("into the pooling branch", [Set("joined:6", 0.4)], {"joined": channel(6, 0.4)}, ""),
     ("below a ReLU", [Set("relu:3", -0.7)], {"relu": channel(3, -0.7)}, "no weight makes a ReLU give -0.7"),
     ("of one call of two", [Set("twice.call1:2", 0.5)], {"second": channel(2, 0.5)}, "same runs more than once"),
+    ("in the order of the layers", [Scale("relu:1", 3.0), Set("norm:1", 0.5)], {"relu": channel(1, 1.5)}, ""),
     ("of a direction", [Project("joined~d:0")], {"joined": projected}, "add (add) reads the layer"),
 ]
 
@@ -127,6 +128,61 @@ def test_a_direction_is_folded_into_convolutions_that_pad(tmp_path: Path) -> Non
         wanted = module[2](projected(module[1](module[0](IMAGES))))
         module.load_state_dict(load_file(tmp_path / "weights.safetensors"))
         torch.testing.assert_close(module(IMAGES), wanted)
+
+
+def test_directions_and_constants_of_one_layer_are_folded_in_their_order(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 9, 3), nn.ReLU(), nn.Conv2d(9, 4, 3, padding=2)).eval()
+    model = circuits.wrap(module, input=circuits.InputSpec(size=16))
+    other = torch.linspace(2, 1, 9)
+    model.attach("1", "d", Directions(direction()[None]))
+    model.attach("1", "e", Directions(other[None]))
+
+    def without(x: Tensor, d: Tensor) -> Tensor:
+        return x - (x.movedim(1, -1) @ d / (d @ d))[:, None] * d.view(1, -1, 1, 1)
+
+    # one image: what is traced on it has to run on any number of them
+    written = circuits.export(model, [Set("1:3", 0.7), Project("1~d:0"), Project("1~e:0")], tmp_path, images=IMAGES[:1])
+    assert written.files == ("edited.pt2", "weights.safetensors")
+    program = torch.export.load(tmp_path / "edited.pt2").module()
+    fresh = nn.Sequential(nn.Conv2d(3, 9, 3), nn.ReLU(), nn.Conv2d(9, 4, 3, padding=2)).eval()
+    fresh.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    with torch.no_grad():
+        wanted = module[2](without(without(channel(3, 0.7)(module[1](module[0](IMAGES))), direction()), other))
+        torch.testing.assert_close(program(IMAGES), wanted)
+        torch.testing.assert_close(fresh(IMAGES), wanted)
+    after = circuits.export(model, [Project("1~d:0"), Set("1:3", 0.7)], tmp_path, images=IMAGES)
+    assert "a direction is taken out of" in after.unfolded and not (tmp_path / "weights.safetensors").exists()
+
+
+def test_weights_that_a_layer_of_ones_own_reads_otherwise_are_not_written(tmp_path: Path) -> None:
+    class Standardized(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.conv2d(input, self.weight / self.weight.norm(), self.bias)
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.own, self.head = nn.Conv2d(3, 4, 3), Standardized(4, 4, 3), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            again = nn.functional.conv2d(x, self.conv.weight, self.conv.bias, stride=2)
+            maps = (self.own(self.conv(x)), again)
+            return self.head(torch.cat([m.relu().mean(dim=(2, 3)) for m in maps], dim=1))
+
+    model = circuits.wrap(Tied().eval(), input=circuits.InputSpec(size=16))
+    for unit, why in (("conv:1", "the weights of conv are used elsewhere"), ("own:1", "own")):
+        written = circuits.export(model, [Scale(unit, 2.0)], tmp_path, images=IMAGES)
+        assert written.files == ("edited.pt2",) and why in written.unfolded
+
+
+def test_files_of_others_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"mine")
+    model = circuits.wrap(Branches(), input=circuits.InputSpec(size=16))
+    with pytest.raises(circuits.CircuitsError, match="weights.safetensors, and no finished export"):
+        circuits.export(model, [Set("relu:3", 0.7)], tmp_path, images=IMAGES)
+    assert (tmp_path / "weights.safetensors").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("address", ["block2:7", "block2.cls:7", "block3.mlp.neurons:40"])

@@ -142,7 +142,20 @@ def test_groups_are_read_from_a_file(model: circuits.Model, tmp_path: Path) -> N
     lines = [f"{identity},{group}" for identity, group in zip(open_images(images()).ids, GROUPS, strict=True)]
     file = tmp_path / "groups.csv"
     file.write_text("\n".join(["path,group", *lines]))
-    assert repaired(model, ["relu:2"], groups=str(file)).before.groups == repaired(model, ["relu:2"]).before.groups
+    right = repaired(model, ["relu:2"]).before.groups
+    assert repaired(model, ["relu:2"], groups=str(file)).before.groups == right
+    # as a spreadsheet writes it: a byte order mark, quotes, a line twice
+    file.write_text("\n".join(["\ufeffpath,group", *(f'"{a}","{b}"' for a, b in map(_split, lines)), lines[0]]))
+    assert repaired(model, ["relu:2"], groups=str(file)).before.groups == right
+    for wrong, why in ((f"{_split(lines[0])[0]},other", "two lines for .* differ"), ("x.png,", "no group for .*x.png")):
+        file.write_text("\n".join(["path,group", *lines, wrong]))
+        with pytest.raises(circuits.CircuitsError, match=why):
+            repaired(model, ["relu:2"], groups=str(file))
+
+
+def _split(line: str) -> tuple[str, str]:
+    path, _, group = line.rpartition(",")
+    return path, group
 
 
 @pytest.mark.parametrize(
