@@ -91,7 +91,8 @@ class AuditModel(ImageOptions):
             result.save(folder / "audit.result")
             save_figure(result.plot(), folder / "audit.png")
 
-        return CommandResult({"audit": result.describe(), "suspects": result.records()}, show, write)
+        together = {"joint": [joint.scalars() for joint in result.joint]}
+        return CommandResult({"audit": result.describe(), "suspects": result.records(), **together}, show, write)
 
     def _python(self, model: str) -> str:
         options = {
@@ -113,7 +114,7 @@ class AuditModel(ImageOptions):
 
 
 def _show(console: Console, result: Audit) -> None:
-    from circuits.plot.audit.page import lead
+    from circuits.plot.audit.page import lead, together_sentence
 
     console.print(Text(lead(result), style="bold"))
     rows = [
@@ -136,6 +137,8 @@ def _show(console: Console, result: Audit) -> None:
         console.print(
             Text(f"{suspect.unit.rpartition('/')[2]} is a shortcut for {suspect.class_name}: {suspect.reason}")
         )
+    for joint in result.joint:
+        console.print(Text(together_sentence(joint)))
     for name, reason in result.omitted.items():
         console.print(Text(f"{name}: not audited, {reason}", style="dim"))
     for group in result.groups[:4]:

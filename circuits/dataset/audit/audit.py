@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -15,11 +15,11 @@ from circuits.attribution.class_scores import class_name
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.common.statistics import Estimate, label_auc
-from circuits.dataset.audit.effects import DRAWS, HeldOut, share_of
-from circuits.dataset.audit.evidence import class_evidence
+from circuits.dataset.audit.effects import DRAWS, HeldOut, Units, share_of
+from circuits.dataset.audit.evidence import Evidence, class_evidence
 from circuits.dataset.audit.inputs import FEWEST, Inputs, inputs_of, mask_names
 from circuits.dataset.audit.pixels import before, object_masks
-from circuits.dataset.audit.results import Audit, ClassAudit, GroupAccuracy, Suspect
+from circuits.dataset.audit.results import Audit, ClassAudit, GroupAccuracy, Joint, Suspect
 from circuits.dataset.audit.suspicion import (
     agreement,
     attribution_off,
@@ -29,11 +29,11 @@ from circuits.dataset.audit.suspicion import (
     off_interval,
     suspicion,
 )
-from circuits.dataset.audit.verdict import judged
+from circuits.dataset.audit.verdict import MAJORITY, judged, judged_together
 from circuits.errors import CircuitsError
 from circuits.network.hooks import capture
 from circuits.network.model import Model
-from circuits.tracing.ablation.sources import source_of
+from circuits.tracing.ablation.sources import Latents, source_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
 from zoo.common.results import remembers
@@ -46,6 +46,8 @@ OTHERS = 256
 TRIED = 128
 """Of them those that units are put on, with every suspect and every control."""
 IMAGES_SHOWN = 8
+VERSION = 2
+"""Of what is kept of a finished class: since 2 units are tried together too."""
 INDEX = "index.json"
 
 
@@ -97,7 +99,8 @@ def audit(
     On the other half the `top` suspects of each class are removed, and put on images of other classes, beside the same
     edits of `random` units of the layer that change as much and that the class does not stand on. A suspect is called
     a shortcut only where an effect exceeds the control's 95 %, and more than half of its evidence lies off the object
-    (the interval too), or the given groups tell that it detects one.
+    (the interval too), or the given groups tell that it detects one. Where masks tell that several units of a layer lie
+    off the object, they are tried together as well, beside random sets of as many others (`Joint`).
 
     Args:
         model: a classifier.
@@ -136,7 +139,7 @@ def audit(
     settings = {
         "weights": model.digest, "images": given.images.digest, "labels": given.labels.tolist(), "groups": given.groups,
         "annotations": None if annotations is None else str(annotations), "layers": spaces, "keep": keep, "top": top,
-        "random": random, "steps": steps, "seed": seed,
+        "random": random, "steps": steps, "seed": seed, "version": VERSION,
     }  # fmt: skip
     folder = None if store is None else _opened(Path(store).expanduser(), settings, given.images)
     audited: list[ClassAudit] = []
@@ -266,12 +269,15 @@ def _of_class(
         key=lambda row: -row[0],
     )[:top]
     conflicts, background, p = _conflicts(model, given, index, judge, others, batch_size, seed)
+    together, joint = _together(layers, index, seed), None
     rows: list[Suspect] = []
-    for space in dict.fromkeys(row[1] for row in ranked):
+    for space in dict.fromkeys([*(row[1] for row in ranked), *([together[0]] if together else [])]):
         trial = HeldOut(
             model, layers[space], index, images.subset(judge.tolist()), images.subset(tried.tolist()), reference,
             conflicts, batch_size,
         )  # fmt: skip
+        if together and together[0] == space:
+            joint = _joint(class_name(model, index), trial, together[1], random, seed)
         for _, _, unit in (row for row in ranked if row[1] == space):
             rows.append(_suspect(model, given, index, trial, unit, held_out, answers, random, seed))
     ways = given.judging[given.labels[given.judging] != index]
@@ -287,7 +293,41 @@ def _of_class(
         background=background,
         background_p=p,
         suspects=tuple(sorted(rows, key=lambda s: -s.suspicion)),
+        joint=joint,
     )
+
+
+def _together(layers: Mapping[str, Evidence], index: int, seed: int) -> tuple[str, list[int]] | None:
+    """The layer and its units off the object that are tried together; see `Joint` and `ClassAudit`."""
+    best: tuple[float, str, list[int]] | None = None
+    for space, evidence in layers.items():
+        units = []
+        for unit in candidates(evidence):
+            lies = off_interval(evidence, unit, np.random.default_rng([seed, index, unit]))
+            if lies is not None and lies.low > MAJORITY:
+                units.append(unit)
+        whole = sum(suspicion(evidence, unit) for unit in units)
+        source = evidence.ablation.sources[space]
+        most = (source.width - isinstance(source, Latents)) // 2
+        if 2 <= len(units) <= most and (best is None or whole > best[0]):
+            best = whole, space, units
+    return None if best is None else best[1:]
+
+
+def _joint(name: str, trial: HeldOut, units: Sequence[int], random: int, seed: int) -> Joint:
+    rng = np.random.default_rng([seed, *units])
+    chosen, source = Units(units), trial.source
+    controls = trial.control_sets(chosen, random, rng)
+    return judged_together(Joint(
+        units=tuple(source.address(unit) for unit in units),
+        class_name=name,
+        share=float(trial.evidence.shares[list(units)].sum()),
+        verdict="no",
+        reason="",
+        removal=trial.removal(chosen, controls, rng),
+        insertion=trial.insertion(chosen, controls, rng),
+        background=trial.background(chosen, controls, rng),
+    ))  # fmt: skip
 
 
 def _conflicts(
@@ -375,9 +415,9 @@ def _suspect(
         border=None if given.masks else border(evidence, unit),
         agreement=None if given.masks else agreement(evidence, unit),
         density=float((evidence.other_peaks[:, unit] > split.threshold).double().mean()),
-        removal=trial.removal(unit, controls, rng),
-        insertion=trial.insertion(unit, controls, rng),
-        background=trial.background(unit, controls, rng),
+        removal=trial.removal(Units({unit}), controls, rng),
+        insertion=trial.insertion(Units({unit}), controls, rng),
+        background=trial.background(Units({unit}), controls, rng),
         split=split,
         accuracies=trial.accuracies(unit, given.labels[held_out], answers[held_out]),
         group=None if group is None else group[0],

@@ -1,4 +1,4 @@
-"""What a network answers on held-out images when one unit is removed, or put where it is not."""
+"""What a network answers on held-out images when units are removed, or put where they are not."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuits.attribution.class_scores import class_name
-from circuits.common.statistics import Estimate
+from circuits.common.statistics import Estimate, midranks
 from circuits.dataset.audit.evidence import Evidence, Levels, baseline_for, levels_of, margin_of
 from circuits.dataset.audit.results import Effect, Split
 from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.sources import Latents, composed
+from circuits.tracing.curves.null_circuits import matched
 from zoo.images.sources import Images
 
+Units = frozenset[int]
 DRAWS = 1000
 """Resamplings of the images for an interval."""
 
@@ -65,78 +67,90 @@ class HeldOut:
         batches = (batch for ablation in (self._own, self._others) for batch in ablation.batches())
         levels = Levels.joined([levels_of(self.source.activity(batch.parts)) for batch in batches])
         self.cues = levels.cues(evidence.signs).numpy()
-        self._removed: dict[tuple[int, int], NDArray[np.bool_]] = {}
-        self._inserted: dict[int, NDArray[np.bool_]] = {}
+        self._removed: dict[tuple[int, Units], NDArray[np.bool_]] = {}
+        self._inserted: dict[Units, NDArray[np.bool_]] = {}
 
     @property
     def n_own(self) -> int:
         """Number of the class's own images."""
         return len(self._own.images)
 
-    def controls(self, unit: int, count: int) -> list[int]:
-        """The units most like one in how much removing them changes the layer on images of the class."""
+    def controls(self, unit: int, count: int) -> list[Units]:
+        """The units most like one in how much removing them changes the layer on images of the class, each alone."""
         change = self.evidence.change.numpy()
         free = np.setdiff1d(np.arange(self.units), [unit])
         order = np.abs(np.log(change[free] + 1e-12) - np.log(change[unit] + 1e-12)).argsort(kind="stable")
-        chosen: list[int] = free[order][:count].tolist()
-        return chosen
+        return [Units({other}) for other in free[order][:count].tolist()]
+
+    def control_sets(self, units: Units, count: int, rng: np.random.Generator) -> list[Units]:
+        """Random sets of as many other units, each like one of these in how much its removal changes the layer.
+
+        In proportion, as in `controls`. No more than half of the layer's units may be given.
+        """
+        space, change = self.evidence.space, (self.evidence.change[: self.units] + 1e-12).log()
+        return [Units(matched({space: set(units)}, {space: change}, rng)[space]) for _ in range(count)]
 
     @property
     def units(self) -> int:
         """Units of the layer; the error of a dictionary, which is no direction, is none."""
         return self.source.width - isinstance(self.source, Latents)
 
-    def removal(self, unit: int, controls: Sequence[int], rng: np.random.Generator) -> Effect:
+    def removal(self, units: Units, controls: Sequence[Units], rng: np.random.Generator) -> Effect:
         """Change of the class's accuracy."""
-        return self._without(self._own, unit, controls, rng)
+        return self._without(self._own, units, controls, rng)
 
-    def background(self, unit: int, controls: Sequence[int], rng: np.random.Generator) -> Effect | None:
+    def background(self, units: Units, controls: Sequence[Units], rng: np.random.Generator) -> Effect | None:
         """Change of the share of other classes' objects that are called the class before backgrounds of it.
 
         None without masks.
         """
-        return None if self._conflicts is None else self._without(self._conflicts, unit, controls, rng)
+        return None if self._conflicts is None else self._without(self._conflicts, units, controls, rng)
 
-    def insertion(self, unit: int, controls: Sequence[int], rng: np.random.Generator) -> Effect:
+    def insertion(self, units: Units, controls: Sequence[Units], rng: np.random.Generator) -> Effect:
         """Change of the share of other classes' images that are called the class."""
-        return _effect(_answers(self._others.clean), self.inserted(unit), map(self.inserted, controls), rng)
+        return _effect(_answers(self._others.clean), self.inserted(units), map(self.inserted, controls), rng)
 
-    def _without(self, ablation: Ablation, unit: int, controls: Sequence[int], rng: np.random.Generator) -> Effect:
+    def _without(self, ablation: Ablation, units: Units, controls: Sequence[Units], rng: np.random.Generator) -> Effect:
         removed = (self.removed(ablation, control) for control in controls)
-        return _effect(_answers(ablation.clean), self.removed(ablation, unit), removed, rng)
+        return _effect(_answers(ablation.clean), self.removed(ablation, units), removed, rng)
 
-    def removed(self, ablation: Ablation, unit: int) -> NDArray[np.bool_]:
-        """Whether images are called the class with a unit removed, `(N,)`; several suspects have the same controls."""
-        key = id(ablation), unit
+    def removed(self, ablation: Ablation, units: Units) -> NDArray[np.bool_]:
+        """Whether images are called the class with units removed, `(N,)`; several suspects have the same controls."""
+        key = id(ablation), units
         if key not in self._removed:
-            self._removed[key] = _answers(ablation.respond_without({self.evidence.space: {unit}}))
+            self._removed[key] = _answers(ablation.respond_without({self.evidence.space: set(units)}))
         return self._removed[key]
 
     @torch.no_grad()
-    def inserted(self, unit: int) -> NDArray[np.bool_]:
-        """Whether other classes' images are called the class with a unit as on images of it where it is most active.
+    def inserted(self, units: Units) -> NDArray[np.bool_]:
+        """Whether other classes' images are called the class with units as on images of it where they are most active.
 
-        Its whole map comes from one image of the finding half, sampled among the more active half of the class's.
+        Their whole maps come from one image of the finding half, sampled among the half of the class's in which they
+        are more active, by the mean rank of their peaks.
         """
-        if unit not in self._inserted:
-            peaks = self.evidence.peaks[:, unit]
-            donors = peaks.argsort(descending=True, stable=True)[: -(-len(peaks) // 2)]
-            maps = torch.cat([b.parts[:, unit : unit + 1] for b in self.evidence.ablation.batches()])
-            rng, rows = np.random.default_rng(unit), []
+        if units not in self._inserted:
+            chosen = sorted(units)
+            ranks = midranks(self.evidence.peaks[:, chosen]).mean(dim=1)
+            donors = ranks.argsort(descending=True, stable=True)[: -(-len(ranks) // 2)]
+            maps = torch.cat([b.parts[:, chosen] for b in self.evidence.ablation.batches()])
+            rng, rows = np.random.default_rng(chosen), []
             for batch in self._others.batches():
-                chosen = donors[torch.from_numpy(rng.integers(len(donors), size=len(batch.acts)))]
-                acts = self._with(batch.acts, batch.parts, unit, maps[chosen])
+                sampled = donors[torch.from_numpy(rng.integers(len(donors), size=len(batch.acts)))]
+                acts = self._with(batch.acts, batch.parts, chosen, maps[sampled])
                 response = self._others.segment.respond(acts, batch.context)
                 rows.append(_answers(self._others.target.values(response)))
-            self._inserted[unit] = np.concatenate(rows)
-        return self._inserted[unit]
+            self._inserted[units] = np.concatenate(rows)
+        return self._inserted[units]
 
-    def _with(self, acts: Tensor, parts: Tensor, unit: int, values: Tensor) -> Tensor:
-        """Activations `(n, C, h, w)` in which a unit has other values `(n, 1, h, w)`."""
-        if isinstance(self.source, Latents):
-            return acts + (values - parts[:, unit : unit + 1]) * self.source.write[unit].view(1, -1, 1, 1)
+    def _with(self, acts: Tensor, parts: Tensor, units: Sequence[int], values: Tensor) -> Tensor:
+        """Activations `(n, C, h, w)` in which some units have other values `(n, units, h, w)`."""
         changed = acts.clone()
-        changed[:, unit : unit + 1] = values
+        if isinstance(self.source, Latents):
+            for row, unit in enumerate(units):
+                moved = values[:, row : row + 1] - parts[:, unit : unit + 1]
+                changed += moved * self.source.write[unit].view(1, -1, 1, 1)
+        else:
+            changed[:, units] = values
         return changed
 
     @torch.no_grad()
@@ -170,7 +184,7 @@ class HeldOut:
         has = self.cues[:, unit] > threshold
         own, other = has[: self.n_own], has[self.n_own :]
         right, called = _answers(self._own.clean), _answers(self._others.clean)
-        removed = self.removed(self._own, unit)
+        removed = self.removed(self._own, Units({unit}))
         return Split(
             threshold=threshold,
             n_with=int(own.sum()),

@@ -160,6 +160,43 @@ class Suspect(Result):
 
 
 @dataclass(frozen=True)
+class Joint(Result):
+    """Units that a class leans on and that lie off the object, edited together on held-out images.
+
+    Attributes:
+        units: addresses, the largest share first: those of the smallest set of one layer that take more than half of
+            their activation from pixels off the object, each by its 95 % interval. The layer is the one in which their
+            suspicions add up to most.
+        share: of what the layer's units give the class's log odds, what these give together.
+        verdict: "shortcut" is proven, else "no"; reason: in words.
+        removal, insertion, background: as of a `Suspect`, of all units at once; when they are inserted, their maps come
+            from one image of the class. A control is a random set of as many other units of the layer, each one of the
+            eight nearest to one of these in how much its removal changes the layer on images of the class.
+    """
+
+    units: tuple[str, ...]
+    class_name: str
+    share: float
+    verdict: Verdict
+    reason: str
+    removal: Effect
+    insertion: Effect
+    background: Effect | None
+
+    def scalars(self) -> dict[str, Any]:
+        effects = {"removal": self.removal, "insertion": self.insertion, "background": self.background}
+        return {
+            "class": self.class_name,
+            "units": list(self.units),
+            "verdict": self.verdict,
+            "share": self.share,
+            **{name: None if effect is None else effect.change.value for name, effect in effects.items()},
+            **{f"{name}_limit": None if effect is None else effect.limit for name, effect in effects.items()},
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
 class ClassAudit(Result):
     """What one class leans on.
 
@@ -173,6 +210,8 @@ class ClassAudit(Result):
             their own objects covered), less that before backgrounds of other classes; None without masks.
         background_p: of McNemar's exact test that it is no more often, object by object; one-sided.
         suspects: the most suspicious of these units.
+        joint: those of them that lie off the object, tried together; None without masks, with fewer than two such
+            units, or where they are more than half of their layer and no others are left to hold them against.
     """
 
     class_index: int
@@ -186,6 +225,7 @@ class ClassAudit(Result):
     background: Estimate | None
     background_p: float | None
     suspects: tuple[Suspect, ...]
+    joint: Joint | None = None
 
 
 @dataclass(frozen=True)
@@ -225,7 +265,7 @@ class Audit(Result):
     seed: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    described = ("claimed_units", "leaning")
+    described = ("claimed_units", "claimed_together", "leaning")
 
     @property
     def suspects(self) -> tuple[Suspect, ...]:
@@ -256,6 +296,17 @@ class Audit(Result):
     def claimed_units(self) -> tuple[str, ...]:
         """Their addresses."""
         return tuple(s.unit for s in self.claimed)
+
+    @property
+    def joint(self) -> tuple[Joint, ...]:
+        """Units tried together, of each class that has such; proven ones first."""
+        rows = [c.joint for c in self.classes if c.joint is not None]
+        return tuple(sorted(rows, key=lambda row: row.verdict != "shortcut"))
+
+    @property
+    def claimed_together(self) -> tuple[str, ...]:
+        """Classes whose units off the object are together proven to be a shortcut."""
+        return tuple(row.class_name for row in self.joint if row.verdict == "shortcut")
 
     def records(self) -> list[dict[str, Any]]:
         """The rows of `table`: one for each suspect."""

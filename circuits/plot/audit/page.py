@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from circuits.dataset.audit.results import Audit, Effect, Suspect
+from circuits.dataset.audit.results import Audit, Effect, Joint, Suspect
 from circuits.plot.drawing import canvas, crops, html_page
 from circuits.plot.drawing.wording import counted, short
 from circuits.plot.superposition.charts import head, plain
@@ -58,6 +58,7 @@ def audit_page(
             ("objects outlined", "yes" if audit.masks else "no"),
         ],
         cards=[_card(s, cut) for s in named],
+        together=[(together_sentence(j), _effect_rows(j)) for j in audit.joint],
         others=[(f"{s.class_name}, unit {short(s.unit)}", s.reason, _two(s)) for s in others],
         classes=[
             (
@@ -86,7 +87,12 @@ def lead(audit: Audit) -> str:
     looked = f"{count} class{'' if count == 1 else 'es'} of {audit.model} looked at"
     if proven:
         names = ", ".join(dict.fromkeys(s.class_name for s in proven))
-        return f"{looked}: {counted(len(proven), 'shortcut')} proven, for {names}."
+        more = [name for name in audit.claimed_together if name not in {s.class_name for s in proven}]
+        also = f" For {', '.join(more)} several units are one together." if more else ""
+        return f"{looked}: {counted(len(proven), 'shortcut')} proven, for {names}.{also}"
+    if audit.claimed_together:
+        names = ", ".join(audit.claimed_together)
+        return f"{looked}: no unit alone is proven to be a shortcut, several together are, for {names}."
     if audit.leaning:
         return (
             f"{looked}: {', '.join(audit.leaning)} lean on their background (objects of other classes are taken for "
@@ -102,8 +108,8 @@ def bounds(audit: Audit) -> list[str]:
     """What the audit can not say."""
     lines = [
         "An audit sees what varies among these images. A cue that all of them have, or that none has, is not seen.",
-        f"Each unit was tried alone. A cue that is spread over many units may change less in any one of them than the "
-        f"{audit.random} controls do, and is then not proven.",
+        f"Units were tried alone, and together only those that lie off the object. A cue that is spread over units for "
+        f"the object may change less in any of them than the {audit.random} controls do, and is then not proven.",
         "Removing a unit removes all that it stands for, not the cue alone: the tables show what else changes.",
     ]
     if not audit.masks:
@@ -145,6 +151,12 @@ def sentences(s: Suspect) -> list[str]:
     return lines
 
 
+def together_sentence(joint: Joint) -> str:
+    """What several units off the object do together."""
+    units = ", ".join(short(unit) for unit in joint.units)
+    return f"Together, {len(joint.units)} units for {joint.class_name} ({units}): {joint.reason}."
+
+
 def _effect_sentence(effect: Effect, what: str, sign: int) -> str:
     value, limit = sign * effect.change.value, max(0.0, sign * effect.limit)
     if effect.beyond and value > 0:
@@ -171,19 +183,21 @@ def _card(s: Suspect, cut: crops.Crops) -> _Card:
             for title, key in rows
             if cut.get(f"{s.unit} {key} {s.class_index}")
         ],
-        effects=[
-            _effect_row(f"{s.class_name} recognized, unit removed", s.removal),
-            _effect_row(f"others taken for {s.class_name}, unit inserted", s.insertion),
-            *(
-                []
-                if s.background is None
-                else [
-                    _effect_row(f"others before its backgrounds taken for {s.class_name}, unit removed", s.background)
-                ]
-            ),
-        ],
+        effects=_effect_rows(s),
         classes=[(name, _percent(before), _percent(after)) for name, (before, after) in s.accuracies.items()],
     )
+
+
+def _effect_rows(s: Suspect | Joint) -> list[tuple[str, str, str, str, str]]:
+    units = f"{len(s.units)} units" if isinstance(s, Joint) else "unit"
+    rows = [
+        _effect_row(f"{s.class_name} recognized, {units} removed", s.removal),
+        _effect_row(f"others taken for {s.class_name}, {units} inserted", s.insertion),
+    ]
+    if s.background is not None:
+        name = f"others before its backgrounds taken for {s.class_name}, {units} removed"
+        rows.append(_effect_row(name, s.background))
+    return rows
 
 
 def _effect_row(name: str, effect: Effect) -> tuple[str, str, str, str, str]:

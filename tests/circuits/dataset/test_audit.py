@@ -25,6 +25,7 @@ from zoo.images.sources import Images, open_images
 
 SIDE, EACH, DISTRACTORS = 32, 40, 24
 CUE, OBJECT, OTHER = 0, 1, 2
+HALVES = (3, 4)  # of channels, where the cue is spread over two
 
 
 class HandMade(nn.Module):
@@ -135,6 +136,41 @@ def test_what_object_and_background_give_adds_up(model: circuits.Model) -> None:
     torch.testing.assert_close(inside + outside, whole[0] - whole[1], atol=1e-6, rtol=1e-4)
     assert outside[:, CUE].sum() > 20 * inside[:, CUE].abs().sum()
     assert grown(masks[0]).sum() > masks[0].sum() and 0 <= grown(masks[0]).min() <= grown(masks[0]).max() <= 1
+
+
+def spread() -> HandMade:
+    """The network with its cue in two channels, each of which reads half of what the one did."""
+    net = HandMade().eval()
+    with torch.no_grad():
+        for channel in HALVES:
+            net.colors.weight[channel] = net.colors.weight[CUE]
+            net.head.weight[0, channel] = net.head.weight[0, CUE] / 2
+        net.head.weight[0, CUE] = 0
+    return net
+
+
+def test_units_that_share_a_cue_are_tried_together_as_plain_pytorch_does() -> None:
+    images, net = photographs(), spread()
+    spec = circuits.InputSpec(size=SIDE)
+    model = circuits.wrap(net, spec, name="spread", classes=["cat", "dog", "bird"])
+    audit = circuits.audit(model, images, layers=["relu"])
+    (joint,) = audit.joint  # of the class with the cue, and of no other
+    assert set(joint.units) == {f"spread/relu:{i}" for i in HALVES} and joint.verdict == "shortcut"
+    assert audit.claimed_together == ("cat",) and "without them" in joint.reason and len(joint.removal.controls) == 20
+    given, labels = halves(model, images), torch.tensor(images.labels)
+    finding, judging = (torch.from_numpy(half) for half in (given.finding, given.judging))
+    with torch.no_grad():
+        acts = net.relu(net.colors(images.tensor(model.input)))
+        clean = net.head(acts.mean(dim=(2, 3))).argmax(1)
+        acts[:, HALVES] = acts[finding[labels[finding] != 0]][:, HALVES].mean(dim=(0, 2, 3))[:, None, None]
+        removed = net.head(acts.mean(dim=(2, 3))).argmax(1)
+    cats = judging[labels[judging] == 0]
+    change = ((removed[cats] == 0).float().mean() - (clean[cats] == 0).float().mean()).item()
+    assert joint.removal.change.value == pytest.approx(change) and change < -0.2
+    # the cue is in the half of the cats that these units are more active on: with it any image is called a cat
+    called = (clean[judging[labels[judging] != 0]] == 0).float().mean().item()
+    assert joint.insertion.change.value == pytest.approx(1 - called) and joint.insertion.beyond
+    assert min(joint.removal.controls) > change / 2 and joint.background is not None and joint.background.beyond
 
 
 def test_without_masks_nothing_is_proven_but_the_cue_comes_first(model: circuits.Model) -> None:
