@@ -242,6 +242,9 @@ class TrainSAE(ModelOptions):
                 if self.kind == "sae"
                 else f"--kind {self.kind} takes two layers, model/mixed4b..mixed4c, not {self.address}"
             )
+        first, _, second = self.address.rpartition("/")[2].partition(BETWEEN)
+        if self.kind == "skip-transcoder" and first == second:
+            raise UsageError(f"{first} is a linear map of itself, and the skip would be all: say --kind transcoder")
         if self.patch is not None and self.kind == "sae":
             raise UsageError("--patch is of a transcoder, which reads a window of a layer")
         if not 0 <= self.held_out < 1:

@@ -146,12 +146,17 @@ def sparse_probing(
 
     Returns:
         Size -> accuracy. `normalized_area` is the area under them.
+
+    Raises:
+        SAEError: all images are of one class: there is nothing to tell apart.
     """
     from sklearn.feature_selection import f_classif
 
     _images(acts, len(labels), "labels")
     one_of("ranked_on", ranked_on, ("training", "all"), error=SAEError)
     x, y = acts.float().cpu().numpy(), labels.long().cpu().numpy()
+    if len(np.unique(y)) < 2:
+        raise SAEError(f"probing takes images of at least two classes, got {len(y)} images of {len(np.unique(y))}")
     rows, held_out = _split(y, test, seed)
     fitted = rows if ranked_on == "training" else np.arange(len(y))
     with warnings.catch_warnings():
@@ -181,6 +186,8 @@ def kept_classes(acts: Tensor, again: Tensor, labels: Tensor, *, test: float = 0
     """
     _images(acts, len(labels), "labels")
     x, y = acts.float().cpu().numpy(), labels.long().cpu().numpy()
+    if len(np.unique(y)) < 2:
+        raise SAEError(f"probing takes images of at least two classes, got {len(y)} images of {len(np.unique(y))}")
     rows, held_out = _split(y, test, seed)
     tried = [(x[held_out], y[held_out]), (again.float().cpu().numpy()[held_out], y[held_out])]
     before, after = _accuracy(x[rows], y[rows], tried, 1000)
@@ -202,7 +209,8 @@ def absorption_rate(
         groups: name -> classes that are similar, three at least.
 
     Returns:
-        NaN where no group has ten images, or no class three of them, and three others.
+        NaN where no group has ten images, or no class three of them, and three others; and where there are no more than
+        `top` latents, of which all classes have the same ones (ViSAEBench gives 1 there).
     """
     from sklearn.feature_selection import f_classif
     from sklearn.linear_model import LogisticRegression
@@ -211,7 +219,7 @@ def absorption_rate(
     _images(acts, len(labels), "labels")
     x, y = acts.float().cpu().numpy(), labels.long().cpu().numpy()
     absorbed = []
-    for classes in groups.values():
+    for classes in groups.values() if acts.shape[1] > top else ():
         own, of = x[np.isin(y, classes)], y[np.isin(y, classes)]
         if len(classes) < 3 or len(own) < 10:
             continue

@@ -17,6 +17,7 @@ from sae.checks import whole
 from sae.errors import SAEError
 from sae.evaluation.controls.dictionary import Dictionary
 from sae.seeding import CONTROL, generator
+from zoo.common.checks import whole_number
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 """Shares of a latent's maximum, above which it counts as active; chosen on samples that are not scored."""
@@ -92,8 +93,12 @@ def planted_metrics(
 
     Args:
         dictionary: an SAE or a control, of `families.d` channels.
-        families: what is planted; count: samples; seed: of the samples.
+        families: what is planted; count: samples, 1,000 at least; seed: of the samples.
+
+    Raises:
+        SAEError: fewer samples, on which few parents are ever alone.
     """
+    whole_number("count", count, least=1000, error=SAEError)
     acts, strengths = families.sample(count, seed)
     latents = dictionary.encode(acts).cpu()
     half = count // 2

@@ -292,6 +292,9 @@ def test_a_model_of_the_hub_that_only_a_file_names_is_not_fetched(cli: Cli, trai
 def test_the_command_line_trains_and_evaluates_a_transcoder(cli: Cli, tmp_path: Path) -> None:
     options = ("--images", "scenes:24", "--latents", "32", "--k", "4", "--steps", "6", "--batch-size", "256", "--json")
     pair = ("sae", "train", "scenes/mixed3b..mixed4a", "--kind", "skip-transcoder", "--patch", "3")
+    same = ("sae", "train", "scenes/mixed3b..mixed3b", *pair[3:])
+    refused = cli(*same, *options, "--out", str(tmp_path / "same"))
+    assert is_refused(refused) and "linear map of itself" in refused.err
     ran = cli(*pair, *options, "--out", str(tmp_path / "block"))
     assert ran.code == 0, ran.err
     trained = ran.json

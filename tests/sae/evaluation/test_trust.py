@@ -210,6 +210,16 @@ def test_absorbed_and_split_parents_are_told_from_whole_ones() -> None:
     assert planted_metrics(_Silent(16), families)["unabsorbed"] == 0.0
 
 
+def test_too_little_to_tell_apart_is_refused_or_not_a_number() -> None:
+    acts, labels = torch.rand(30, 8), torch.arange(30) % 3
+    with pytest.raises(SAEError, match="at least two classes, got 30 images of 1"):
+        sparse_probing(acts, torch.zeros(30))
+    with pytest.raises(SAEError, match="count=4 must be a whole number of at least 1000"):
+        planted_metrics(_Silent(16), Families(families=3, children=4, d=16), count=4)
+    # ten latents at the top of eight are those of every class, whatever the dictionary
+    assert math.isnan(absorption_rate(acts, labels, {"alike": [0, 1, 2]}))
+
+
 def test_bad_requests_are_refused() -> None:
     model = circuits.load("scenes")
     for wrong, words in (
