@@ -79,7 +79,7 @@ RUNS = {
     "figures": "make E13 --quick --jobs 1",
     "audit": "scenes --images scenes:130@7 --classes car --layers mixed4b --top 1 --random 3",
     "repair": "scenes-shortcuts/tag-bus-95 --units conv4:5 --images scenes:shortcuts/tag-bus-95/balanced:64 --random 2",
-    "bench repair": "--networks tag-bus-95 --count 32 --random 2",
+    "bench repair": "--networks tag-bus-95 --count 64 --judged 64 --random 2",
     "bench circuits": "--on scenes --classes car --methods random --of units --pairs 4",
     "bench sae": f"netz/relu_2 {OWN} {PHOTOS} --held-out 0.5 --seeds 2 --steps 2 --controls untrained --latents 12",
     "sae train": f"netz/relu_2 {OWN} {PHOTOS} --latents 12 --k 2 --steps 3 --batch-size 64",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from apps.cli.common import Command, CommandResult, Many, Session, reporting
+from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.registry import command
 
@@ -37,9 +38,9 @@ class BenchRepair(Command):
     weights: Path | None = None
     """Weights of one network, as `python -m tools.shortcuts.train` writes them."""
     count: int = 800
-    """Scenes to choose units on; a multiple of 16."""
+    """Scenes to choose units on; a multiple of 16, at least 64."""
     judged: int = 2400
-    """Scenes to judge on; a multiple of 16."""
+    """Scenes to judge on; a multiple of 16, at least 64."""
     choice: int = 0
     """Seed of the learning; --seed is that of the scenes."""
     random: int = 20
@@ -51,6 +52,9 @@ class BenchRepair(Command):
         from zoo.networks.shortcuts import PLANTED
 
         self.check_least("random", least=0)
+        for name, value in (("count", self.count), ("judged", self.judged)):
+            if value % 16 or value < 64:
+                raise UsageError(f"--{name} is a multiple of 16, at least 64, not {value}")
         with session.progress("repairing networks") as report:
             result = repair_table(
                 self.networks or PLANTED, weights=None if self.weights is None else str(self.weights),
