@@ -95,7 +95,7 @@ class Repair(Result):
         curve: number of edited units -> outcome, the first n of `units`.
         validated: where the units were learned, number of units -> accuracy on the worst group that chose the number,
             of images that are none of the held-out ones.
-        activity: layer -> mean |change| of its activations over their mean size, for later trunk layers.
+        activity: layer -> mean absolute change of its activations over their mean size, for later trunk layers.
     """
 
     model: str
