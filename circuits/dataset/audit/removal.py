@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from circuits.network.layer import Layer
 from circuits.network.model import Model
 from circuits.network.subnetwork import channel_pools
 from circuits.tracing.ablation.sources import Latents, source_of
-from circuits.tracing.curves.null_circuits import matched
+from circuits.tracing.curves.null_circuits import matched_units
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
 from zoo.common.stored import named
@@ -226,19 +226,9 @@ def _chosen(model: Model, audited: AuditedImages, units: Mapping[str, float]) ->
 
 def _others(parts: Sequence[_Part], means: _Means, rng: np.random.Generator) -> list[_Part]:
     """For each part another unit of its layer that is about as active."""
-    members: dict[str, set[int]] = {}
-    for part in parts:
-        members.setdefault(part.unit.space, set()).add(part.unit.index or 0)
-    drawn = matched(members, {space: means.activity(space) for space in members}, rng)
-    to = {
-        (space, unit): other
-        for space, of in members.items()
-        for unit, other in zip(sorted(of), rng.permutation(sorted(drawn[space])).tolist(), strict=True)
-    }
-    return [
-        _Part(Unit(p.unit.layer, to[p.unit.space, p.unit.index or 0], p.unit.model, p.unit.basis), p.share, p.index)
-        for p in parts
-    ]
+    units = [part.unit for part in parts]
+    activity = {unit.space: means.activity(unit.space) for unit in units}
+    return [replace(part, unit=other) for part, other in zip(parts, matched_units(units, activity, rng), strict=True)]
 
 
 class _Means:

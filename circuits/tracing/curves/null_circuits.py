@@ -7,13 +7,15 @@ act most on the target, and beside them against units that are as active as its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from circuits.network.address import Unit
 from circuits.network.hooks import frozen
 from circuits.network.layers.axes import as_maps
 from circuits.tracing.ablation.ablation import Ablation, UnitsByLayer
@@ -96,3 +98,23 @@ def matched(units: UnitsByLayer, means: Mapping[str, Tensor], rng: np.random.Gen
             others[other] = free[other] = False
         chosen[layer] = set(np.flatnonzero(~free).tolist())
     return chosen
+
+
+def matched_units(units: Sequence[Unit], means: Mapping[str, Tensor], rng: np.random.Generator) -> list[Unit]:
+    """For each of some channels or latents, in their order, another one as `matched` chooses it, none twice.
+
+    Args:
+        units: each once.
+        means: layer or basis (`Unit.space`) -> mean activation of each of its units.
+        rng: of the choice.
+    """
+    members: dict[str, set[int]] = {}
+    for unit in units:
+        members.setdefault(unit.space, set()).add(unit.index or 0)
+    others = matched(members, means, rng)
+    to = {
+        (space, unit): other
+        for space, of in members.items()
+        for unit, other in zip(sorted(of), rng.permutation(sorted(others[space])).tolist(), strict=True)
+    }
+    return [replace(unit, index=to[unit.space, unit.index or 0]) for unit in units]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circuits.attribution.class_scores import class_name
 from circuits.common.provenance import provenance
 from circuits.dataset.audit.inputs import group_names, halves, labels_of
 from circuits.dataset.audit.repair.choice import Labeled, choose
@@ -23,7 +23,7 @@ from circuits.network.hooks import capture
 from circuits.network.interventions import Add, Edit, Project, Set, edit
 from circuits.network.model import Model
 from circuits.network.responses import pooled_responses
-from circuits.tracing.curves.null_circuits import matched
+from circuits.tracing.curves.null_circuits import matched_units
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import one_of, whole_number
 from zoo.images.sources import Images, open_images
@@ -119,11 +119,8 @@ def repaired(
     means = _means(model, edited, fitting[0], batch_size)
     edits = _edits(edited, how, means)
     rng = np.random.default_rng(seed)
-    members: dict[str, set[int]] = {}
-    for unit in edited:
-        members.setdefault(unit.space, set()).add(unit.index or 0)
     runs: dict[str, list[Edit]] = {"before": [], "after": edits}
-    runs |= {f"random {i}": _edits(_others(edited, members, means, rng), how, means) for i in range(random)}
+    runs |= {f"random {i}": _edits(matched_units(edited, means, rng), how, means) for i in range(random)}
     counts = sorted({round(n) for n in np.linspace(1, len(edits), min(points, len(edits)))} - {len(edits)})
     runs |= {f"first {n}": edits[:n] for n in counts}
     names = class_names(model)
@@ -160,7 +157,7 @@ def repaired(
 
 def class_names(model: Model) -> tuple[str, ...]:
     """Names of the classes, those of the class scores' addresses where they have none."""
-    return tuple(model.classes) or tuple(f"{model.logits}:{i}" for i in range(model.layer("logits").channels))
+    return tuple(class_name(model, i) for i in range(model.layer("logits").channels))
 
 
 def measured(
@@ -267,14 +264,6 @@ def _edits(units: Sequence[Unit], how: How, means: Mapping[str, Tensor]) -> list
     if how == "project":
         return [Project(unit) for unit in units]
     return [Set(unit, 0.0 if how == "zero" else float(means[unit.space][unit.index or 0])) for unit in units]
-
-
-def _others(
-    units: Sequence[Unit], members: Mapping[str, set[int]], means: Mapping[str, Tensor], rng: np.random.Generator
-) -> list[Unit]:
-    """Other units of the same layers or bases, about as active."""
-    drawn = {space: iter(rng.permutation(sorted(of)).tolist()) for space, of in matched(members, means, rng).items()}
-    return [replace(unit, index=next(drawn[unit.space])) for unit in units]
 
 
 def _activity(model: Model, units: Sequence[Unit], edits: Sequence[Edit], images: Images) -> dict[str, float]:
