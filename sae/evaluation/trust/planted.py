@@ -86,8 +86,9 @@ def planted_metrics(
     - "planted recovery": the largest cosine of a latent's direction with a feature's, mean over features.
     - "unabsorbed": how often the latent of a parent is active where a child is, too, over how often it is where the
       parent is alone, at most 1; mean over parents. The latent of a parent is the one of the best F1 for the parent
-      alone against neither; a dictionary without any such latent has nothing to absorb.
-    - "unsplit": F1 of the best latent for a parent, over F1 of the best of up to 8 latents together (any active); mean.
+      alone against neither. A parent without a latent counts 0: where none does better than one that is always active.
+    - "unsplit": F1 of the best latent for a parent, over F1 of the best of up to 8 latents together (any active); mean,
+      0 for a parent without a latent.
 
     Latents and levels of activity are chosen on one half of the samples, and scored on the other.
 
@@ -109,7 +110,7 @@ def planted_metrics(
     unabsorbed, unsplit = [], []
     for r in range(families.families):
         level, latent = _best(active[:, :half], alone[:half, r], alone[:half, r] | ~parents[:half, r])
-        on = active[level, half:, latent]
+        on = active[level, half:, latent] if level >= 0 else torch.zeros(count - half, dtype=torch.bool)
         recall = [float(on[rows].double().mean()) for rows in _cases(parents[half:, r], alone[half:, r])]
         unabsorbed.append(min(1.0, recall[1] / recall[0]) if recall[0] > 0 else 0.0)
         unsplit.append(_unsplit(active, parents[:, r], half))
@@ -133,16 +134,25 @@ def _f1(active: Tensor, truth: Tensor, rows: Tensor | None = None) -> Tensor:
     return 2 * hits / (some.sum(dim=-2) + truth.sum())
 
 
-def _best(active: Tensor, truth: Tensor, rows: Tensor | None = None) -> tuple[int, int]:
-    """Level and latent of the best F1."""
+def _best(active: Tensor, truth: Tensor, rows: Tensor) -> tuple[int, int]:
+    """Level and latent of the best F1; level -1 where none beats a latent that is always active."""
     scores = _f1(active, truth, rows)
+    if float(scores.max()) <= _always(truth[rows]):
+        return -1, -1
     return divmod(int(scores.argmax()), scores.shape[1])
+
+
+def _always(truth: Tensor) -> float:
+    """F1 of a latent that is always active: what a high base rate gives for nothing."""
+    return float(_f1(torch.ones(len(truth), 1, dtype=torch.bool), truth))
 
 
 def _unsplit(active: Tensor, truth: Tensor, half: int) -> float:
     levels = _f1(active[:, :half], truth[:half]).argmax(dim=0)
     on = active[levels, :, torch.arange(active.shape[2])].T  # (count, m), each latent at its own level
     first = scores = _f1(on[:half], truth[:half])
+    if float(first.max()) <= _always(truth[:half]):
+        return 0.0
     together, best = torch.zeros(len(on), dtype=torch.bool), -1.0
     for _ in range(SEVERAL):
         if float(scores.max()) <= best:
