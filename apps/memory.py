@@ -3,10 +3,14 @@
 glibc maps every large block anew and unmaps it when it is freed, so that the system clears each tensor of a loop page
 by page: measured, up to half of the time of a trace. And it gives each thread an arena of its own, up to eight for
 every core, in which what was freed stays: a server that runs every view in a new thread grows with the views.
+
+Python's collector looks at all objects to find those that only refer to each other. Most of them belong to imported
+modules, which stay; Streamlit asks for a full collection after every run of a page.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -20,6 +24,7 @@ EVERY = 5.0
 """Seconds between two times that free memory is given back."""
 _lock = threading.Lock()
 _last = 0.0
+_settled = 0
 
 
 def _libc() -> Any:
@@ -49,3 +54,21 @@ def give_back() -> None:
     library = _libc()
     if library is not None:
         library.malloc_trim(0)
+
+
+def settle() -> bool:
+    """Take the objects of all modules that were imported out of garbage collections, from now on.
+
+    Measured: 600,000 objects with the explorer's pages, 170 ms of every collection, while no other thread runs Python.
+
+    Returns:
+        Whether there were other modules than at the last call.
+    """
+    global _settled
+    with _lock:
+        if len(sys.modules) == _settled:
+            return False
+        _settled = len(sys.modules)
+    gc.collect()  # what is garbage now would never be freed
+    gc.freeze()
+    return True

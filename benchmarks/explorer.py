@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--units", type=int, default=50)
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--think", type=float, default=0, help="seconds between an answer and the next click, +-50 %%")
     parser.add_argument("--computed", help="only the computed views, of this unit: mixed4c:100")
     parser.add_argument("--views", type=int, help="only memory: so many views of other units, one after the other")
     options = parser.parse_args()
@@ -60,7 +61,7 @@ def main() -> int:
         print("\n".join(["", "| | first visit | again |", "|---|---|---|", *rows, ""]), flush=True)
         if not options.sessions:
             return 0
-        return serve(lambda: _visit(options.model, store, options.sessions, options.seconds), _sentence)
+        return serve(lambda: _visit(options.model, store, options), _sentence)
 
 
 def _new_store(folder: Path) -> Path:
@@ -209,15 +210,16 @@ def _sentence(result: dict[str, Any]) -> str:
     memory, same = result["memory MB"], result["hooks"]["before"] == result["hooks"]["after"]
     unchanged = "as before" if same and result["weights unchanged"] else "NOT as before"
     return (
-        f"{result['sessions']} sessions at once for {result['seconds']:g} s against one server: {result['answers']:,} "
-        f"answers (median {result['median answer ms'] / 1000:.1f} s, of cached views and of views computed anew; "
+        f"{result['sessions']} sessions at once for {result['seconds']:g} s against one server, {result['think']:g} s "
+        f"between answer and click: {result['answers']:,} answers (median {result['median answer ms'] / 1000:.2f} s, "
+        f"95th percentile {result['95th percentile ms'] / 1000:.1f} s, of cached views and of views computed anew; "
         f"{result['CPU ms an answer, visitors included']} CPU-ms an answer, visitors included), "
         f"{result['errors']} errors, {result['differences']} different from those of a single session; "
         f"hooks and weights {unchanged}; {memory['alone']} to {memory['most']} MB."
     )
 
 
-def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, Any]:
+def _visit(model: str, store: Path, options: argparse.Namespace) -> dict[str, Any]:
     from apps.explorer.session.state import open_model
     from zoo.weights.loading import digest
 
@@ -226,15 +228,16 @@ def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, 
         expected = asyncio.run(_alone(views))
         shared = open_model(model)
         before = _hooks(shared), digest(shared.module.state_dict())
-        counts, memory = asyncio.run(_together(views, expected, sessions, seconds))
+        counts, memory = asyncio.run(_together(views, expected, options))
         after = _hooks(shared), digest(shared.module.state_dict())
     except BaseException as error:  # reported, and the process ends
         return {"ok": False, "error": f"{type(error).__name__}: {error}"}
     half = memory[len(memory) // 2 :]
     return {
         "ok": before == after and not counts["errors"] and not counts["differences"],
-        "sessions": sessions,
-        "seconds": seconds,
+        "sessions": options.sessions,
+        "seconds": options.seconds,
+        "think": options.think,
         "views": len(views),
         "answers": counts["answers"],
         "errors": counts["errors"],
@@ -242,6 +245,7 @@ def _visit(model: str, store: Path, sessions: int, seconds: float) -> dict[str, 
         "hooks": {"before": before[0], "after": after[0]},
         "weights unchanged": before[1] == after[1],
         "median answer ms": round(counts["median"]),
+        "95th percentile ms": round(counts["slow"]),
         "CPU ms an answer, visitors included": round(counts["cpu"]),
         "memory MB": {"alone": memory[0], "most": max(memory), "growth over the second half": half[-1] - half[0]},
     }
@@ -399,17 +403,18 @@ async def _alone(views: list[tuple[str, str]]) -> dict[tuple[str, str], dict[str
 
 
 async def _together(
-    views: list[tuple[str, str]], expected: dict[tuple[str, str], dict[str, Any]], sessions: int, seconds: float
+    views: list[tuple[str, str]], expected: dict[tuple[str, str], dict[str, Any]], options: argparse.Namespace
 ) -> tuple[dict[str, Any], list[int]]:
     counts: Counter[str] = Counter()
     spent: list[float] = []
     memory = [_memory()]
     cpu = time.process_time()
-    end = time.monotonic() + seconds
+    end = time.monotonic() + options.seconds
 
     async def session(number: int) -> None:
         drawn = random.Random(number)
         async with Visitor() as visitor:
+            await asyncio.sleep(options.think * drawn.random())
             while time.monotonic() < end:
                 view = drawn.choice(views)
                 begun = time.perf_counter()
@@ -421,16 +426,18 @@ async def _together(
                     counts["differences"] += 1
                     if counts["differences"] < 4:
                         print(f"differs: {view} {_difference(answer['data'], expected[view]['data'])}", file=sys.stderr)
+                await asyncio.sleep(options.think * (0.5 + drawn.random()))
 
     async def watch() -> None:
         while time.monotonic() < end:
-            await asyncio.sleep(max(1.0, seconds / 30))
+            await asyncio.sleep(max(1.0, options.seconds / 30))
             memory.append(_memory())
 
-    await asyncio.gather(watch(), *(session(number) for number in range(sessions)))
+    await asyncio.gather(watch(), *(session(number) for number in range(options.sessions)))
     counted = {k: counts[k] for k in ("answers", "errors", "differences")}
     each = (time.process_time() - cpu) / max(1, counts["answers"])
-    return {**counted, "median": statistics.median(spent), "cpu": 1000 * each}, memory
+    times = {"median": statistics.median(spent), "slow": statistics.quantiles(spent, n=20)[-1]}
+    return {**counted, **times, "cpu": 1000 * each}, memory
 
 
 def _difference(answer: dict[str, str], expected: dict[str, str]) -> str:

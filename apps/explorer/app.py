@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from apps import memory
 from apps.explorer import page_frame
 from apps.explorer.components import ASSETS, asset
 from apps.explorer.pages import PAGES
@@ -39,3 +40,4 @@ with weights_held():  # of a view, which asks for them many times: 10 ms each fo
             page.run()
         page_frame.refresh()
 state.executor().keep(waiting.session(), waiting.shown_keys())
+memory.settle()  # Streamlit looks for garbage after every run

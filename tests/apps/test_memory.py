@@ -29,3 +29,25 @@ def test_freed_memory_stays_to_be_used_again_until_it_is_given_back() -> None:
         pytest.skip("another C library")
     before, freed, after = map(float, out.split())
     assert freed > before + 100 and after < before + 20
+
+
+SETTLING = """
+import gc
+import decimal, email.message, xml.dom.minidom  # modules of several thousand objects
+from apps import memory
+before = len(gc.get_objects())
+assert memory.settle() and not memory.settle()
+assert len(gc.get_objects()) < before / 10, (before, len(gc.get_objects()))
+class Pair: pass
+import weakref
+pair = Pair(); pair.own = pair; gone = weakref.ref(pair)
+del pair
+gc.collect()
+assert gone() is None  # later garbage is still found
+import sqlite3
+assert memory.settle()
+"""
+
+
+def test_collections_look_at_what_came_after_the_imported_modules() -> None:
+    subprocess.run([sys.executable, "-c", SETTLING], check=True)
