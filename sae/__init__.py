@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from sae.data.disk_shards import Shards as Shards, open_shards as open_shards, store as store
     from sae.data.site import Site as Site
+    from sae.data.sources import Sources as Sources
     from sae.data.streams import RankShare as RankShare, Stream as Stream, TensorStream as TensorStream
     from sae.data.vision_pair import VisionPair as VisionPair
     from sae.data.vision_site import VisionSite as VisionSite

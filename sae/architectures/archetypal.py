@@ -45,6 +45,7 @@ class Archetypal(TopK):
     refused: ClassVar[dict[tuple[str, str], str]] = {
         ("kind", "transcoder"): "its atoms are made of inputs, and a transcoder writes something else",
         ("kind", "skip-transcoder"): "its atoms are made of inputs, and a transcoder writes something else",
+        ("kind", "crosscoder"): "its atoms are combinations of inputs: none could belong to one source alone",
         ("frozen", "near decoder"): "its rows cannot stay near random ones and be made of data; freeze the decoder",
         ("revive", "resample"): "its rows are made of data, not set; use revive='auxk'",
     }

@@ -7,6 +7,10 @@ A transcoder is the same with another target (Dunefsky et al. 2024, arXiv 2406.1
 the output `y` of the block that `x` goes into, `y = offset + latents @ write + skip @ (x - center)`; the linear skip is
 that of Paulo et al. 2025 (arXiv 2501.18823), and zero without it. Every architecture is one under `kind="transcoder"`.
 
+A crosscoder reads and reconstructs vectors of several layers or networks at once, side by side as one vector, each part
+normalized by itself (Lindsey et al. 2024, Sparse Crosscoders; see `parts`). A transcoder whose target has several parts
+is a cross-layer transcoder.
+
 A new architecture is one module in this folder, or in a package that declares the entry point
 `vision_circuits.architectures`: a subclass of `SAEConfig` with its settings, and a subclass of `SAE` under `@register`
 that defines `activate` and `losses`.
@@ -24,13 +28,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sae.architectures.parts import part_lengths, starting_rows
 from sae.checks import at_most_latents, check_activations, whole
 from sae.errors import SAEError, shorten
 from sae.seeding import INITIAL, generator
 from zoo.common.checks import number, one_of, whole_number
 from zoo.common.registries import Registry, import_modules
 
-Kind = Literal["sae", "transcoder", "skip-transcoder"]
+Kind = Literal["sae", "transcoder", "skip-transcoder", "crosscoder"]
 Revive = Literal["auxk", "resample", "none"]
 Frozen = Literal["encoder", "decoder", "near decoder"]
 NEAR = 0.8
@@ -62,7 +67,10 @@ class SAEConfig:
             of the "encoder", of the "decoder", or the decoder softly ("near decoder"), each row within a cosine of
             `NEAR` of its start. Biases are trained. None of an SAE that is trained whole.
         kind: what is reconstructed: the input ("sae"), or the second vector of each pair ("transcoder"), where a
-            linear map of the input may be added ("skip-transcoder").
+            linear map of the input may be added ("skip-transcoder"); "crosscoder" is the input, of several sources.
+        written: widths of the vectors that stand side by side in what is reconstructed, where there are several: the
+            layers or networks of a crosscoder, the layers of a cross-layer transcoder. `train` takes them from the
+            stream.
     """
 
     architecture: ClassVar[str] = ""
@@ -78,6 +86,7 @@ class SAEConfig:
     aux_coefficient: float = 1 / 32
     frozen: Frozen | None = None
     kind: Kind = "sae"
+    written: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "latents", whole("latents", self.latents))
@@ -96,7 +105,15 @@ class SAEConfig:
                 raise SAEError(f"frozen={self.frozen!r}: resampling would move the rows; use revive='auxk' or 'none'")
         one_of("kind", self.kind, get_args(Kind), error=SAEError)
         if self.kind != "sae" and self.revive == "resample":
-            raise SAEError("resampling writes what it reads, and a transcoder writes something else: revive='auxk'")
+            other = (
+                "a crosscoder's rows have parts" if self.kind == "crosscoder" else "a transcoder writes something else"
+            )
+            raise SAEError(f"resampling writes what it reads, and {other}: revive='auxk'")
+        object.__setattr__(self, "written", tuple(whole("a width of written", width) for width in self.written))
+        if self.written and self.kind == "sae":
+            raise SAEError("an SAE reconstructs one vector; of several side by side say kind='crosscoder'")
+        if self.frozen == "near decoder" and (self.written or self.kind == "crosscoder"):
+            raise SAEError("frozen='near decoder' is of rows of one part; freeze the whole decoder")
         for (name, value), reason in self.refused.items():
             if getattr(self, name) == value:
                 raise SAEError(f"{self.architecture} has no {name}={value!r}: {reason}")
@@ -109,9 +126,9 @@ class SAEConfig:
         return f"{self.architecture}{kind}{frozen}-{self.latents}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON; `frozen` and `kind` only where they say something: files stay what they were."""
+        """The configuration as JSON; what crosscoders and controls add only where it says something."""
         values = {"architecture": self.architecture, **dataclasses.asdict(self)}
-        for name, usual in (("frozen", None), ("kind", "sae")):
+        for name, usual in (("frozen", None), ("kind", "sae"), ("written", ())):  # files stay what they were
             if values[name] == usual:
                 del values[name]
         return values
@@ -167,8 +184,10 @@ class SAE(nn.Module):
 
     Attributes:
         encoder: `(m, d)`, decoder: `(m, d_out)`, a latent per row. encoder_bias: `(m,)`; decoder_bias: `(d_out,)`.
-        mean, scale: `(d,)` and scalar by which inputs are normalized: buffers, saved with the SAE.
-        target_mean, target_scale: those of a transcoder's targets, `(d_out,)` and scalar; None of an SAE.
+        mean, scale: `(d,)` and scalar by which inputs are normalized: buffers, saved with the SAE. Of a crosscoder
+            scale is `(d,)`: each source has its own.
+        target_mean, target_scale: those of a transcoder's targets, `(d_out,)` and scalar, or `(d_out,)` of several
+            layers; None of an SAE.
         skip: `(d_out, d)` of a transcoder with a linear skip, else None.
         metadata: origin of the activations, JSON-ready; saved with the SAE.
 
@@ -225,12 +244,22 @@ class SAE(nn.Module):
         del self.target_mean, self.target_scale, self.skip
         random = generator(self.config.seed, INITIAL, d_out)
         rows = F.normalize(torch.randn(self.latents, d_out, generator=random, dtype=torch.float32))
+        if self.config.written:
+            rows = starting_rows(rows, self.config.written, self.config.seed)
         self.decoder, self.decoder_bias = nn.Parameter(rows), nn.Parameter(rows.new_zeros(d_out))
         self._start = rows.clone() if self.config.frozen == "near decoder" else None
         self.register_buffer("target_mean", rows.new_zeros(d_out))
-        self.register_buffer("target_scale", rows.new_ones(()))
+        self.register_buffer("target_scale", rows.new_ones(d_out if self.config.written else ()))
         skip = self.config.kind == "skip-transcoder"
         self.register_parameter("skip", nn.Parameter(rows.new_zeros(d_out, self.d)) if skip else None)
+
+    def _join(self) -> None:
+        """Make a new SAE a crosscoder: a scale for each source, rows with parts of equal length."""
+        if not self.config.written:
+            raise SAEError("a crosscoder needs written=, the widths of its sources, or a stream that has them")
+        rows = starting_rows(self.decoder.detach(), self.config.written, self.config.seed)
+        self.encoder, self.decoder = nn.Parameter(rows.clone()), nn.Parameter(rows)
+        self.register_buffer("scale", rows.new_ones(self.d))
 
     @property
     def d(self) -> int:
@@ -245,7 +274,12 @@ class SAE(nn.Module):
     @property
     def transcodes(self) -> bool:
         """Whether it reconstructs another vector than it reads."""
-        return self.config.kind != "sae"
+        return self.config.kind in ("transcoder", "skip-transcoder")
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """Widths of the vectors that stand side by side in what is reconstructed; one, of an SAE."""
+        return self.config.written or (self.d_out,)
 
     @property
     def latents(self) -> int:
@@ -284,7 +318,12 @@ class SAE(nn.Module):
         """What a transcoder's skip adds to the reconstruction, `(N, d_out)`; None without a skip."""
         if self.skip is None or self.target_scale is None:
             return None
-        return F.linear(acts.to(self.skip.dtype) - self.center, self.skip * (self.scale / self.target_scale))
+        return F.linear(acts.to(self.skip.dtype) - self.center, self._raw_skip())
+
+    def _raw_skip(self) -> Tensor:
+        assert self.skip is not None and self.target_scale is not None
+        scale = self.target_scale
+        return self.skip * (self.scale / (scale[:, None] if scale.ndim else scale))
 
     def _with_skip(self, acts: Tensor, reconstruction: Tensor) -> Tensor:
         linear = self.linear_part(acts)
@@ -360,7 +399,7 @@ class SAE(nn.Module):
             by = self.read.double() @ self.mean.double()  # in double: behind a ReLU the mean is long
             same._shift(-by)
             if self.skip is not None and same.skip is not None:
-                same.skip.copy_(self.skip * (self.scale / same.target_scale))
+                same.skip.copy_(self._raw_skip())
                 same.decoder_bias.copy_(self.offset.double() - same.skip.double() @ self.mean.double())
             same._forget("output", same.target_mean, same.target_scale)
         same._forget("input", same.mean, same.scale)
@@ -372,8 +411,8 @@ class SAE(nn.Module):
 
     def _forget(self, name: str, mean: Tensor, scale: Tensor) -> None:
         """Set a normalization to none, after it was folded, and keep it in the metadata."""
-        if bool((mean != 0).any()) or float(scale) != 1.0:
-            self.metadata[name] = {"mean": mean.tolist(), "scale": float(scale), "folded": True}
+        if bool((mean != 0).any()) or bool((scale != 1.0).any()):
+            self.metadata[name] = {"mean": mean.tolist(), "scale": scale.tolist(), "folded": True}
         mean.zero_()
         scale.fill_(1.0)
 
@@ -381,11 +420,13 @@ class SAE(nn.Module):
     def with_unit_decoder(self) -> Self:
         """An equal SAE for raw inputs whose `write` directions have length one; latents are in units of `x`.
 
+        Of several parts, the mean length of a row's parts becomes one over the root of their number.
+
         Raises:
             SAEError: a direction of length zero, or (TopK) lengths that differ: other latents would be the k largest.
         """
         same = self.folded()
-        norms = same.decoder.norm(dim=1)
+        norms = same.row_lengths() / len(same.written) ** 0.5
         if not bool((norms > 0).all()):
             raise SAEError("a latent whose decoder row is zero has no direction")
         same._stretch(norms)
@@ -433,8 +474,19 @@ class SAE(nn.Module):
         if self._start is not None:
             self._stay_near(self._start.to(self.decoder))
 
+    def part_lengths(self) -> Tensor:
+        """Lengths `(parts, m)` of the parts of the decoder's rows, in normalized units: one part of an SAE."""
+        lengths: Tensor = part_lengths(self.decoder, self.written)
+        return lengths
+
+    def row_lengths(self) -> Tensor:
+        """Lengths `(m,)` of the decoder's rows, the price of a latent: of several parts the sum of their lengths."""
+        lengths: Tensor = self.part_lengths().sum(dim=0) if self.config.written else self.decoder.norm(dim=1)
+        return lengths
+
     def _lengths(self) -> Tensor:
-        lengths: Tensor = self.decoder.norm(dim=1, keepdim=True)
+        # a row with S equal parts of this length one is a unit vector
+        lengths: Tensor = self.row_lengths()[:, None] / len(self.written) ** 0.5
         return lengths.clamp_min(torch.finfo(self.decoder.dtype).tiny)
 
     def _stay_near(self, start: Tensor) -> None:
@@ -510,12 +562,14 @@ def build(config: SAEConfig, d: int, d_out: int | None = None) -> SAE:
     torch.Size([8, 4])
     """
     sae = ARCHITECTURES[config.architecture](config, d)
-    if config.kind != "sae":
+    if sae.transcodes:
         sae._aim_at(d if d_out is None else d_out)
     elif d_out not in (None, d):
         raise SAEError(
             f"an SAE reconstructs what it reads, {d} wide, not {d_out}: kind='transcoder' has another target"
         )
+    elif config.kind == "crosscoder":
+        sae._join()
     return sae
 
 

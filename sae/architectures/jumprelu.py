@@ -138,13 +138,13 @@ class JumpReLUSAE(SAE):
         pre = pre.to(self.threshold.dtype)  # thresholds are never of low precision
         latents: Tensor = Jump.apply(pre, self.threshold, config.bandwidth, config.penalty == "tanh")
         if config.penalty == "tanh":
-            count = torch.tanh(config.tanh_scale * latents * self.decoder.norm(dim=1)).sum()
+            count = torch.tanh(config.tanh_scale * latents * self.row_lengths()).sum()
         else:
             count = Step.apply(pre, self.threshold, config.bandwidth).sum()
         terms: dict[str, Tensor] = {config.penalty: state.sparsity * config.coefficient * count / target.numel()}
         dead = state.dead
         if dead is not None and len(dead) and config.pre_act_coefficient > 0:
-            below = torch.relu(self.threshold[dead] - pre[:, dead]) * self.decoder[dead].norm(dim=1)
+            below = torch.relu(self.threshold[dead] - pre[:, dead]) * self.row_lengths()[dead]
             terms["pre_act"] = config.pre_act_coefficient * below.sum() / target.numel()
         reconstruction = latents @ self.decoder + self.decoder_bias
         return dense_losses(x, target, latents, reconstruction, **terms)

@@ -38,6 +38,7 @@ class MatchingPursuit(TopK):
     refused: ClassVar[dict[tuple[str, str], str]] = {
         ("kind", "transcoder"): "it takes off its input what it writes, and a transcoder writes something else",
         ("kind", "skip-transcoder"): "it takes off its input what it writes, and a transcoder writes something else",
+        ("kind", "crosscoder"): "it takes off its input what it writes, in rows of length one; a crosscoder's are not",
         ("frozen", "encoder"): "its encoder is its decoder; freeze the decoder",
         ("revive", "resample"): "its encoder is its decoder, and cannot be shorter; use revive='auxk'",
     }

@@ -67,6 +67,6 @@ class ReLUSAE(SAE):
 
     def losses(self, x: Tensor, target: Tensor, state: TrainingState = START) -> Losses:
         latents = torch.relu(self.dense_pre(x))
-        penalty = (latents.sum(dim=0) @ self.decoder.norm(dim=1)) / target.numel()
+        penalty = (latents.sum(dim=0) @ self.row_lengths()) / target.numel()
         reconstruction = latents @ self.decoder + self.decoder_bias
         return dense_losses(x, target, latents, reconstruction, l1=state.sparsity * self.config.l1 * penalty)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae.checks import whole
 from sae.data.shuffle_buffer import WindowStream
-from sae.data.site import Block, Site, chosen, digest_of, widths_of
+from sae.data.site import Block, Site, chosen, digest_of, widths_of, written_of
 from sae.data.streams import DEFAULT_BATCH
 from sae.errors import SAEError
 from sae.seeding import SAMPLING, generator
@@ -239,6 +239,11 @@ class SiteStream(WindowStream):
     def widths(self) -> tuple[int, int] | None:
         """Those of input and target, where the site is a pair."""
         return widths_of(self.site)
+
+    @property
+    def written(self) -> tuple[int, ...] | None:
+        """Widths of the vectors side by side in what is reconstructed, where the site has several."""
+        return written_of(self.site)
 
     @property
     def digest(self) -> str:

@@ -162,6 +162,11 @@ def widths_of(site: Site) -> tuple[int, int] | None:
     return getattr(site, "widths", None)
 
 
+def written_of(site: Site) -> tuple[int, ...] | None:
+    """Widths of what is reconstructed where that is several vectors side by side; None of one."""
+    return getattr(site, "written", None)
+
+
 def check_fits(sae: SAE, site: Site) -> None:
     """Raise if an SAE cannot have been trained at this site, or a transcoder at this pair of sites.
 
@@ -172,6 +177,9 @@ def check_fits(sae: SAE, site: Site) -> None:
     if sae.transcodes != (widths is not None):
         mixed = ("a transcoder", "one layer") if sae.transcodes else ("an SAE", "a pair of layers")
         raise SAEError(f"this is {mixed[0]}; {site.address} is {mixed[1]}")
+    if (sae.config.written or None) != written_of(site):
+        ours, theirs = (", ".join(map(str, parts or ())) or "one" for parts in (sae.config.written, written_of(site)))
+        raise SAEError(f"this was trained on vectors of {ours} side by side; {site.address} has {theirs}")
     if widths is not None and (sae.d, sae.d_out) != widths:
         reads = f"this transcoder reads {sae.d} channels and writes {sae.d_out}"
         raise SAEError(f"{reads}; {site.address} has {widths[0]} and {widths[1]}")

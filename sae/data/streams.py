@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
@@ -26,7 +26,8 @@ class Stream(Protocol):
     rank (as in `TensorStream`), or is wrapped in `RankShare`.
 
     A stream of pairs, for transcoders, has both side by side, `(n, d + d_out)`, and an attribute `widths`, which is
-    `(d, d_out)`.
+    `(d, d_out)`. A stream of several vectors of one thing, for crosscoders, has them side by side and an attribute
+    `written`, the width of each; of pairs, `written` divides the targets.
     """
 
     def __iter__(self) -> Iterator[Tensor]: ...
@@ -51,14 +52,16 @@ class TensorStream:
     The last batch of an epoch is filled from the next epoch.
 
     Args:
-        x: `(n, d)` float tensor, on any device; batches are on the same.
+        x: `(n, d)` float tensor, on any device; batches are on the same. For crosscoders a list of such tensors, one
+            for each source, or `(n, sources, d)`: batches have them side by side.
         batch_size: vectors per batch.
         seed: of the order.
         shuffle: False gives the vectors in their own order.
         rank, world: give the `rank`-th of `world` parts of every `world * batch_size` vectors. By default `train` sets
             them, so that processes that train together see different vectors of one tensor; 0 and 1 if each has a
             tensor of its own.
-        target: `(n, d_out)`, what a transcoder reconstructs of each: batches are then `(batch_size, d + d_out)`.
+        target: `(n, d_out)`, what a transcoder reconstructs of each: batches are then `(batch_size, d + d_out)`. For
+            cross-layer transcoders a list of such tensors, one for each layer.
 
     Raises:
         SAEError: no `(n, d)` float tensor, empty, or with values that are not finite; no such rank.
@@ -68,16 +71,19 @@ class TensorStream:
     """
 
     def __init__(
-        self, x: Tensor, batch_size: int = DEFAULT_BATCH, seed: int = 0, *, shuffle: bool = True,
-        rank: int | None = None, world: int | None = None, target: Tensor | None = None,
+        self, x: Tensor | Sequence[Tensor], batch_size: int = DEFAULT_BATCH, seed: int = 0, *, shuffle: bool = True,
+        rank: int | None = None, world: int | None = None, target: Tensor | Sequence[Tensor] | None = None,
     ) -> None:  # fmt: skip
-        self.x = check_activations(x).detach()
+        self.x, self.written = side_by_side(x)
         self.widths: tuple[int, int] | None = None
         if target is not None:
-            if len(check_activations(target)) != len(x):
-                raise SAEError(f"{len(x)} vectors have {len(target)} targets: give one for each")
-            self.widths = (x.shape[1], target.shape[1])
-            self.x = torch.cat([self.x, target.detach().to(self.x)], dim=1)
+            if self.written is not None:
+                raise SAEError("a transcoder reads one vector: give x as one tensor (n, d), and several targets")
+            targets, self.written = side_by_side(target)
+            if len(targets) != len(self.x):
+                raise SAEError(f"{len(self.x)} vectors have {len(targets)} targets: give one for each")
+            self.widths = (self.x.shape[1], targets.shape[1])
+            self.x = torch.cat([self.x, targets.to(self.x)], dim=1)
         whole("batch_size", batch_size)
         if (rank is None) != (world is None):
             raise SAEError("give rank= and world= both, or neither")
@@ -145,6 +151,24 @@ class TensorStream:
         check_position(position, self._identity())
         self.epoch, self.cursor = numbers_of(position, epoch=None, cursor=len(self.x) - 1)
         self._order = None
+
+
+def side_by_side(x: Tensor | Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...] | None]:
+    """Vectors of several sources as one `(n, d)`, and the width of each; None of one tensor `(n, d)`.
+
+    Args:
+        x: `(n, d)`, `(n, sources, d)`, or a list of tensors `(n, d)` that may differ in width.
+
+    Raises:
+        SAEError: no float tensors, empty, with values that are not finite, or of different lengths.
+    """
+    if isinstance(x, Tensor) and x.ndim != 3:
+        return check_activations(x).detach(), None
+    each = [check_activations(part).detach() for part in (x.unbind(1) if isinstance(x, Tensor) else x)]
+    if not each or len({len(part) for part in each}) > 1:
+        counts = ", ".join(str(len(part)) for part in each) or "none"
+        raise SAEError(f"vectors of several sources are of the same things, in order; there are {counts}")
+    return torch.cat([part.to(each[0]) for part in each], dim=1), tuple(part.shape[1] for part in each)
 
 
 def check_position(position: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

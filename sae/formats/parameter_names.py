@@ -83,7 +83,11 @@ def tensors_of(values: Mapping[str, Tensor], roles: Roles) -> dict[str, Tensor]:
 
 def roles_of(cls: type[SAE], names: Iterable[str] = (), kind: str = "sae") -> Roles:
     """The tensors of a class's files: those it declares, and the others among `names` where no SAELens one exists."""
-    own = cls.tensor_names if kind == "sae" else transcoding(cls.tensor_names, skip=kind == "skip-transcoder")
+    own = (
+        cls.tensor_names
+        if kind in ("sae", "crosscoder")
+        else transcoding(cls.tensor_names, skip=kind == "skip-transcoder")
+    )
     declared = {*own, *(name for name, _ in own.values())}
     others = {} if cls.saelens else {name: (name, ANY) for name in names if name not in declared}
     return {**own, **others}

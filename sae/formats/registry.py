@@ -23,7 +23,7 @@ class Layout(ABC):
         name: the value of `format=`. description: which files it has, for messages.
         weights: the file that a folder must hold before another SAE may be written over it.
         density: whether densities of latents are written beside it, as `sparsity.safetensors`.
-        transcoders: whether transcoders can be written in it.
+        transcoders: whether transcoders can be written in it; crosscoders: and what has several sources or targets.
     """
 
     name: ClassVar[str]
@@ -31,6 +31,7 @@ class Layout(ABC):
     weights: ClassVar[str] = ""
     density: ClassVar[bool] = False
     transcoders: ClassVar[bool] = False
+    crosscoders: ClassVar[bool] = False
 
     @property
     def writable(self) -> bool:

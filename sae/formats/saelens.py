@@ -94,6 +94,7 @@ def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SA
     name, own = config.get("architecture", "standard"), own_config(config.get(OURS))
     cls = _class_of(name, own)
     kind = own.kind if own is not None else TRANSCODERS.get(str(name), ("", "sae"))[1]
+    transcodes = kind not in ("sae", "crosscoder")
     for key, allowed in (("normalize_activations", ["none"]), ("reshape_activations", ["none", "hook_z"])):
         if (config.get(key) or "none") not in allowed:
             raise FormatError(
@@ -102,15 +103,15 @@ def from_saelens(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SA
     tensors, scaling = _without_scaling(config, tensors)
     if "jumprelu" in str(name) and "threshold" not in tensors and "log_threshold" in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").exp()  # training checkpoints of older versions
-    values = values_of(tensors, roles_of(cls, tensors, kind), f"a {name} SAE" if kind == "sae" else f"a {name}")
+    values = values_of(tensors, roles_of(cls, tensors, kind), f"a {name}" if transcodes else f"a {name} SAE")
     m, d = values["encoder"].shape
-    sizes = {"d_in": d, "d_sae": m} | ({} if kind == "sae" else {"d_out": values["decoder"].shape[1]})
+    sizes = {"d_in": d, "d_sae": m} | ({} if not transcodes else {"d_out": values["decoder"].shape[1]})
     if any(config.get(name, size) != size for name, size in sizes.items()):
         stated = ", ".join(f"{name}={shorten(config.get(name), 20)}" for name in sizes)
         raise FormatError(f"cfg.json says {stated}; W_dec is {tuple(values['decoder'].shape)}")
-    if kind != "sae" and config.get("apply_b_dec_to_input", False):
+    if transcodes and config.get("apply_b_dec_to_input", False):
         raise FormatError("apply_b_dec_to_input is set, but b_dec of a transcoder belongs to what it writes")
-    if kind == "sae" and not config.get("apply_b_dec_to_input", True):
+    if not transcodes and not config.get("apply_b_dec_to_input", True):
         values = subtracting(values)
     if config.get("rescale_acts_by_decoder_norm", False):
         norms = values["decoder"].norm(dim=1)
@@ -211,6 +212,7 @@ class SAELens(Layout):
     weights = FILES.weights
     density = True
     transcoders = True
+    crosscoders = True
 
     def detects(self, files: SavedFiles) -> bool:
         return files.has(FILES.weights)

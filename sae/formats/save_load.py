@@ -56,6 +56,9 @@ def save(path: str | Path, sae: SAE | Run, *, format: str = "saelens", density: 
     model = sae.sae if isinstance(sae, Run) else sae
     if not isinstance(model, SAE):
         raise FormatError(f"save writes an SAE or a run; got {type(sae).__name__}")
+    if model.config.written and layout.writable and not layout.crosscoders:
+        able = ", ".join(name for name, other in LAYOUTS.items() if other.crosscoders)
+        raise FormatError(f"{layout.name} has no place for several sources or targets; save as {able}")
     if model.transcodes and layout.writable and not layout.transcoders:
         able = ", ".join(name for name, other in LAYOUTS.items() if other.transcoders)
         raise FormatError(f"{layout.name} has no place for transcoders; save as {able}")

@@ -97,7 +97,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     head = {
         "schema": SCHEMA, "kind": KIND, "settings": dict(checkpoint.settings), "step": checkpoint.step,
         "position": dict(checkpoint.position), "counters": [dict(c) for c in checkpoint.counters],
-        "scale": checkpoint.statistics.scale, "samples": checkpoint.statistics.samples,
+        "scale": 1.0 if isinstance(scale := checkpoint.statistics.scale, Tensor) else scale,
+        "samples": checkpoint.statistics.samples,
         "reports": [_written(r) for r in checkpoint.reports],
         "torch": str(torch.__version__),
     }  # fmt: skip
@@ -126,25 +127,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _tensors_of(statistics: InputStatistics) -> dict[str, Tensor]:
-    """Statistics as tensors; scale and number of the inputs stand in the head."""
+    """Statistics as tensors; a scale that is one number, and the number of the inputs, stand in the head."""
     tensors = {"mean": statistics.mean, "bias": statistics.bias}
+    if isinstance(statistics.scale, Tensor):
+        tensors["scale"] = statistics.scale
     if (target := statistics.target) is not None:
-        tensors |= {"target_mean": target.mean, "target_bias": target.bias, "target_scale": torch.tensor(target.scale)}
+        scale = torch.as_tensor(target.scale)
+        tensors |= {"target_mean": target.mean, "target_bias": target.bias, "target_scale": scale}
     return tensors
 
 
 def _statistics(tensors: Mapping[str, Tensor], scale: float, samples: int) -> InputStatistics:
     """What `_tensors_of` took apart."""
     expected = {name: Expected("torch.float32", ("d",)) for name in ("mean", "bias")}
+    if "scale" in tensors:
+        expected["scale"] = Expected("torch.float32", ("d",), 0)
     if "target_mean" in tensors:
         expected |= {f"target_{name}": Expected("torch.float32", ("d_out",)) for name in ("mean", "bias")}
-        expected["target_scale"] = Expected("torch.float32", (), 0)
+        several = "target_scale" in tensors and tensors["target_scale"].ndim > 0
+        expected["target_scale"] = Expected("torch.float32", ("d_out",) if several else (), 0)
     check_arrays(tensors, expected)
     target = None
     if "target_mean" in tensors:
-        target_scale = float(tensors["target_scale"])
+        of_target = tensors["target_scale"]
+        target_scale = of_target if of_target.ndim else float(of_target)
         target = InputStatistics(tensors["target_mean"], target_scale, tensors["target_bias"], samples)
-    return InputStatistics(tensors["mean"], scale, tensors["bias"], samples, target)
+    return InputStatistics(tensors["mean"], tensors.get("scale", scale), tensors["bias"], samples, target)
 
 
 def _written(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class InputStatistics:
     """Statistics of the inputs, computed before training.
 
     Attributes:
-        mean: `(d,)`; scale: one over the root of the mean variance of a dimension.
+        mean: `(d,)`; scale: one over the root of the mean variance of a dimension; of vectors side by side `(d,)`, for
+            each its own, so that none counts more than another.
         bias: `(d,)` initial decoder bias, in normalized inputs.
         samples: number of vectors that they are from.
         target: those of a transcoder's targets, whose `bias` is then the initial one.
@@ -35,7 +36,7 @@ class InputStatistics:
     """
 
     mean: Tensor
-    scale: float
+    scale: float | Tensor
     bias: Tensor
     samples: int
     target: InputStatistics | None = None
@@ -51,7 +52,8 @@ class InputStatistics:
     def to(self, device: torch.device) -> InputStatistics:
         """The same, with its tensors on a device."""
         target = None if self.target is None else self.target.to(device)
-        return InputStatistics(self.mean.to(device), self.scale, self.bias.to(device), self.samples, target)
+        scale = self.scale.to(device) if isinstance(self.scale, Tensor) else self.scale
+        return InputStatistics(self.mean.to(device), scale, self.bias.to(device), self.samples, target)
 
     def normalized(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Inputs `(N, d)` of a batch of the stream, and targets where it has pairs, each normalized by its own."""
@@ -67,12 +69,12 @@ class InputStatistics:
     def apply(self, sae: SAE) -> None:
         """Set mean, scale and decoder bias of an SAE."""
         sae.mean.copy_(self.mean)
-        sae.scale.fill_(self.scale)
+        sae.scale.copy_(torch.as_tensor(self.scale))
         of_target = self.target or self
         sae.decoder_bias.copy_(of_target.bias)
         if sae.target_mean is not None and sae.target_scale is not None:
             sae.target_mean.copy_(of_target.mean)
-            sae.target_scale.fill_(of_target.scale)
+            sae.target_scale.copy_(torch.as_tensor(of_target.scale))
         if sae.skip is not None and self.linear is not None:
             sae.skip.copy_(self.linear)
         if self.center is not None and sae.transcodes and sae.config.frozen != "encoder":
@@ -96,6 +98,7 @@ def input_statistics(
     normalize: bool = True,
     bias: Bias = "geometric_median",
     widths: tuple[int, int] | None = None,
+    written: tuple[int, ...] = (),
     linear: bool = False,
     examples: int = 0,
     ranks: Ranks = ALONE,
@@ -111,6 +114,7 @@ def input_statistics(
         normalize: False is mean 0 and scale 1.
         bias: the initial decoder bias: the geometric median of the vectors, their mean, or zero.
         widths: of input and target, where the stream has pairs of them side by side.
+        written: widths of the vectors side by side in what is reconstructed, where there are several.
         linear: fit the linear map between them, too.
         examples: how many of the vectors to keep.
         ranks: the processes, each of which reads its share of the vectors; all get the same statistics.
@@ -139,20 +143,26 @@ def input_statistics(
 
     x = ranks.agreed(read)
     if widths is None:
-        statistics = statistics_of(x, normalize=normalize, bias=bias, ranks=ranks)
+        statistics = _by_part(x, written, normalize=normalize, bias=bias, ranks=ranks)
         if not examples:
             return statistics
         normalized = (x[: -(-examples // ranks.world)] - statistics.mean) * statistics.scale
         return replace(statistics, examples=ranks.rows(normalized))
-    return _of_pairs(x, widths, normalize, bias, linear, ranks)
+    return _of_pairs(x, widths, written, normalize, bias, linear, ranks)
 
 
 def _of_pairs(
-    x: Tensor, widths: tuple[int, int], normalize: bool, bias: Bias, linear: bool, ranks: Ranks
+    x: Tensor,
+    widths: tuple[int, int],
+    written: tuple[int, ...],
+    normalize: bool,
+    bias: Bias,
+    linear: bool,
+    ranks: Ranks,
 ) -> InputStatistics:
     """Statistics of inputs and targets, each by itself; of inputs batch by batch, since windows of maps are wide."""
     d = widths[0]
-    target = statistics_of(x[:, d:], normalize=normalize, bias=bias, ranks=ranks)
+    target = _by_part(x[:, d:], written, normalize=normalize, bias=bias, ranks=ranks)
     n = target.samples
     parts = [part[:, :d] for part in torch.split(x, ROWS)]
     mean = _mean(torch.stack([part.sum(dim=0, dtype=torch.float64) for part in parts]), n, ranks).float()
@@ -168,6 +178,18 @@ def _of_pairs(
     pairs = (torch.cat(inputs.pair(part), dim=1) for part in torch.split(x, ROWS))
     fitted = fit_linear_map(pairs, widths, about=torch.zeros(sum(widths)), ranks=ranks)
     return replace(inputs, linear=fitted.weight.to(x.device))
+
+
+def _by_part(x: Tensor, written: tuple[int, ...], *, normalize: bool, bias: Bias, ranks: Ranks) -> InputStatistics:
+    """`statistics_of` each of the vectors that stand side by side, as those of one."""
+    each = [
+        statistics_of(part, normalize=normalize, bias=bias, ranks=ranks)
+        for part in torch.split(x, list(written or x.shape[1:]), dim=1)
+    ]
+    if not written:
+        return each[0]
+    scale = torch.cat([torch.full_like(s.mean, float(s.scale)) for s in each])
+    return InputStatistics(torch.cat([s.mean for s in each]), scale, torch.cat([s.bias for s in each]), each[0].samples)
 
 
 def statistics_of(

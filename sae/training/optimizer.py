@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sae.architectures.base import SAE
+from sae.architectures.parts import normals
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -26,14 +27,15 @@ def adam(sae: SAE) -> torch.optim.Adam:
 
 @torch.no_grad()
 def remove_parallel(sae: SAE) -> None:
-    """Remove from the decoder's gradient the component along its rows, `g - (g . w) w`.
+    """Remove from the decoder's gradient the component along its rows, `g - (g . w) w`; of several parts see `normals`.
 
     Normalizing the rows undoes that component of a step, but it would stay in Adam's moments (Bricken et al. 2023).
     """
     gradient: Tensor | None = sae.decoder.grad
     if gradient is not None:
-        along = torch.linalg.vecdot(gradient, sae.decoder)  # without a product of the gradient's size
-        gradient.addcmul_(along[:, None], sae.decoder, value=-1)
+        rows = normals(sae.decoder, sae.written)
+        along = torch.linalg.vecdot(gradient, rows)  # without a product of the gradient's size
+        gradient.addcmul_(along[:, None], rows, value=-1)
 
 
 def step(sae: SAE, optimizer: torch.optim.Optimizer, lr: float, clip: float) -> None:

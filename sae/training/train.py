@@ -127,25 +127,27 @@ def train(
     from circuits.common.provenance import provenance  # before the training: packages may be replaced during it
 
     versions = provenance()
-    configs = [configs] if isinstance(configs, SAEConfig) else list(configs)
-    names = run_names(configs)
+    wanted = [configs] if isinstance(configs, SAEConfig) else list(configs)
+    names = run_names(wanted)
     options = (settings or TrainingSettings()).changed(changes)
     whole("checkpoint_every", checkpoint_every)
     file = None if checkpoint is None else Path(checkpoint).expanduser()
     with Ranks(distributed) as ranks:
         opened = ranks.agreed(lambda: _open(stream, options, file, resume, ranks))
         source, saved = opened.stream, opened.saved
-        widths = ranks.agreed(lambda: _widths(source, configs))
+        widths = ranks.agreed(lambda: _widths(source, wanted))
+        written = ranks.agreed(lambda: _written(source, wanted))
+        wanted = [replace(config, written=written) for config in wanted] if written else wanted
         size = ranks.exchange(Message(rows=opened.size)).rows
         resolved = ranks.agreed(lambda: options.resolved(size))
-        stored = resolved.stored(configs)
+        stored = resolved.stored(wanted)
         agreed = {**stored, "checkpoint_every": checkpoint_every, "checkpoint": file is not None}
         check_agreement(ranks, source, opened.fingerprint, flattened(agreed), None if saved is None else saved.step)
         if saved is None:
             statistics = input_statistics(
                 source, samples=resolved.statistics_samples, normalize=resolved.normalize, bias=resolved.bias,
-                widths=widths, linear=any(c.kind == "skip-transcoder" for c in configs),
-                examples=max(ARCHITECTURES[c.architecture].examples for c in configs), ranks=ranks,
+                widths=widths, written=written, linear=any(c.kind == "skip-transcoder" for c in wanted),
+                examples=max(ARCHITECTURES[c.architecture].examples for c in wanted), ranks=ranks,
             )  # fmt: skip
             statistics = replace(statistics, center=stream_attribute(source, "center"))
         else:
@@ -155,7 +157,7 @@ def train(
         target = ranks.device(torch.device(device) if device is not None else opened.device)
         trainers = [
             SAETrainer(config, name, statistics, resolved, target, ranks)
-            for config, name in zip(configs, names, strict=True)
+            for config, name in zip(wanted, names, strict=True)
         ]
         reports: list[Report] = []
         step = 0
@@ -202,17 +204,41 @@ def _widths(stream: Stream, configs: Sequence[SAEConfig]) -> tuple[int, int] | N
     """
     widths: tuple[int, int] | None = stream_attribute(stream, "widths")
     for config in configs:
-        if config.kind == "sae" and widths is not None:
+        if config.kind in ("sae", "crosscoder") and widths is not None:
+            kind = "an SAE" if config.kind == "sae" else "a crosscoder"
             raise SAEError(
-                f"the stream has pairs of {widths[0]} and {widths[1]} channels, and {config.title} is an SAE: "
+                f"the stream has pairs of {widths[0]} and {widths[1]} channels, and {config.title} is {kind}: "
                 "say kind='transcoder'"
             )
-        if config.kind != "sae" and widths is None:
+        if config.kind not in ("sae", "crosscoder") and widths is None:
             raise SAEError(
                 f"{config.title} is a transcoder, and the stream has no targets: give sae.TensorStream(x, target=y), "
                 "or the stream of a pair of layers"
             )
     return widths
+
+
+def _written(stream: Stream, configs: Sequence[SAEConfig]) -> tuple[int, ...]:
+    """Widths of the vectors side by side in what is reconstructed, of a stream with several; else none.
+
+    Raises:
+        SAEError: SAEs on several vectors, crosscoders on one, or a configuration that says other widths.
+    """
+    written: tuple[int, ...] = tuple(stream_attribute(stream, "written") or ())
+    for config in configs:
+        if config.kind == "sae" and written:
+            raise SAEError(
+                f"the stream has {len(written)} vectors side by side, {written} wide, and {config.title} is an SAE: "
+                "say kind='crosscoder'"
+            )
+        if not written and (config.kind == "crosscoder" or config.written):
+            raise SAEError(
+                f"{config.title} reconstructs several vectors at once, and the stream has one: give "
+                "sae.TensorStream([a, b]), or the stream of several layers"
+            )
+        if config.written not in ((), written):
+            raise SAEError(f"{config.title} says written={config.written}; the stream's vectors are {written} wide")
+    return written
 
 
 def run_names(configs: Sequence[SAEConfig]) -> list[str]:
