@@ -48,6 +48,16 @@ def hooked(module: nn.Module, function: Callable[[nn.Module, Any, Any], Any]) ->
 
 
 @contextmanager
+def hooked_before(module: nn.Module, function: Callable[[nn.Module, Any], Any]) -> Iterator[None]:
+    """A hook on what goes into a module for as long as the context is open: `function(module, inputs)`."""
+    handle = module.register_forward_pre_hook(function)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """No parameter asks for gradients inside; afterwards each does as before.
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from circuits.network.address import basis_name
+from circuits.network.layers.windows import BETWEEN
 from circuits.network.model import Model
-from sae.data.vision_pair import BETWEEN, VisionPair
+from sae.data.vision_pair import VisionPair
 from sae.data.vision_site import VisionSite
 from sae.errors import SAEError
 from sae.formats import load

@@ -19,7 +19,7 @@ from circuits.attribution.class_scores import ClassScores
 from circuits.network.hooks import editing, read, stream
 from circuits.network.layer import Layer
 from circuits.network.layers.axes import as_maps
-from circuits.network.layers.windows import Window
+from circuits.network.layers.windows import BETWEEN, Window
 from circuits.network.model import Model
 from sae.architectures.base import SAE
 from sae.data.activations import MEMORY, SiteStream
@@ -29,9 +29,6 @@ from sae.data.windows import field_of, window_between
 from sae.errors import SAEError
 from zoo.images.sources import Images
 from zoo.progress import Progress
-
-BETWEEN = ".."
-"""Stands between the two layers of a pair in addresses: `googlenet-bvlc/mixed4b..mixed4c`."""
 
 
 class VisionPair:

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, loading_code, reporting
+from apps.cli.common import OF_SCENES, CommandResult, ImageOptions, Many, Session, loading_code, reporting, sae_option
 from apps.cli.errors import UsageError
 from apps.cli.output.circuit_text import short
 from apps.cli.output.console import clock, signed, table
@@ -43,6 +43,7 @@ class MakeGraph(ImageOptions):
         circuits graph scenes --images scenes:1 --target car --instead bus --groups --compare scenes:24
         circuits graph googlenet-bvlc --images dog.jpg --layers mixed3b --layers mixed4c --json
         circuits graph scenes --images car.jpg --sae parts --layers mixed3b~parts
+        circuits graph scenes --dictionaries saes/block --dictionaries saes/parts --out why
     """
 
     model: tyro.conf.Positional[str]
@@ -54,6 +55,9 @@ class MakeGraph(ImageOptions):
     layers: Many = ()
     """Layer of the units; may be repeated. LAYER~NAME takes the latents of an SAE (--sae). By default all SAEs that are
     attached, else the last four layers that every path crosses."""
+    dictionaries: Many = ()
+    """SAE or transcoder whose latents are units, besides those of --layers: its folder, or the name under which --sae
+    attached it; may be repeated. A transcoder, trained from LAYER..LAYER, stands in for the block between."""
     width: int = 32
     """Units of a layer that are nodes of their own; the others are one."""
     keep: float = 0.8
@@ -87,7 +91,8 @@ class MakeGraph(ImageOptions):
         if self.target is None and self.instead is not None:
             self._check_instead(model, int(first.rpartition(":")[2]), images.name)
         target = first if self.instead is None else (first, self.instead)
-        options = {"layers": list(self.layers) or None, "width": self.width, "keep": self.keep}
+        names, attaching = self._attached(model)
+        options = {"layers": list(self.layers) or None, "dictionaries": names, "width": self.width, "keep": self.keep}
         with session.progress("explaining") as report:
             result = graph(model, images, target, **options, **reporting(report))  # type: ignore[arg-type]
         check = check_graph(model, result, images=images, seed=self.seed) if self.check else None
@@ -100,7 +105,7 @@ class MakeGraph(ImageOptions):
             console.print(Text(f"{len(images)} images of {images.name}, {seconds:.1f} s", style="dim"))
 
         def write(folder: Path) -> None:
-            python = self._python(model.name, target)
+            python = self._python(model.name, target, names, attaching)
             result.report(
                 folder / "index.html", check=check, groups=groups, width=self.top, command=session.invocation,
                 python=python,
@@ -130,8 +135,26 @@ class MakeGraph(ImageOptions):
                 f"--target {shlex.quote(str(self.instead))} --instead CLASS"
             )
 
-    def _python(self, model: str, target: str | tuple[str, str]) -> str:
+    def _attached(self, model: Model) -> tuple[list[str] | None, list[str]]:
+        """The dictionaries of --dictionaries as addresses, folders attached, and the Python that attaches them all."""
+        from sae.data.attach import attach_folder
+
+        named: list[str] = []
+        folders = [sae_option(option) for option in self.sae]
+        for option in self.dictionaries:
+            if "~" in option or any(name == option for _, name in model.bases):
+                named.append(option)
+            else:
+                given, folder = sae_option(option)
+                site, name = attach_folder(model, folder, given)
+                folders.append((name, folder))
+                named.append(f"{site.space}~{name}")
+        attaching = [f"attach_folder(model, {folder!r}{f', {name!r}' if name else ''})" for name, folder in folders]
+        return named or None, ["from sae.data.attach import attach_folder", *attaching] if attaching else []
+
+    def _python(self, model: str, target: str | tuple[str, str], names: list[str] | None, attaching: list[str]) -> str:
         layers = f", layers={list(self.layers)!r}" if self.layers else ""
+        layers += f", dictionaries={names!r}" if names else ""
         images = self.images_code if self.images else "open_images('scenes:1')"
         compare = f", compare=open_images({list(self.compare)!r}, seed={self.seed})" if self.compare else ""
         return "\n".join(
@@ -140,6 +163,7 @@ class MakeGraph(ImageOptions):
                 "from zoo import open_images",
                 "",
                 loading_code(model, self.weights),
+                *attaching,
                 f"images = {images}",
                 f"graph = circuits.graph(model, images, {target!r}{layers}, width={self.width}, keep={self.keep})",
                 f"check = circuits.check_graph(model, graph, images=images, seed={self.seed})",

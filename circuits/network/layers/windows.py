@@ -9,6 +9,9 @@ from torch import Tensor
 
 from circuits.network.operations import Pair
 
+BETWEEN = ".."
+"""Stands between the two layers of a pair in addresses: `googlenet-bvlc/mixed4b..mixed4c`."""
+
 
 @dataclass(frozen=True)
 class Window:

@@ -51,6 +51,10 @@ class Channels:
         """The parts `(N, K, h, w)` of activations `(N, C, h, w)`."""
         return acts
 
+    def parts_on(self, images: Tensor, acts: Tensor) -> Tensor:
+        """The parts of the activations `(N, C, h, w)` that the network has on images."""
+        return self.parts(acts)
+
     def acts(self, parts: Tensor) -> Tensor:
         """Activations `(N, C, h, w)` of parts `(N, K, h, w)`."""
         return parts
@@ -168,7 +172,7 @@ class Latents(Channels):
     def address(self, index: int) -> str:
         if index == self.latents:
             return f"{self.model.name}/{self.name}:{ERROR}"
-        return str(Unit(self.layer, index, self.model.name, self.basis))
+        return str(Unit(self.name.partition("~")[0], index, self.model.name, self.basis))
 
 
 def source_of(model: Model, name: str) -> Channels:
@@ -186,6 +190,12 @@ def source_of(model: Model, name: str) -> Channels:
         raise CircuitsError(f"name the whole layer {layer.part[0]}; {at.layer} is channels of it")
     if at.basis is None:
         return Channels(model, layer.name, layer.name, layer.channels)
+    return latents_of(model, at, layer.name)
+
+
+def latents_of(model: Model, at: Unit, layer: str) -> Latents:
+    """The latents of the dictionary at an address, which write a layer."""
+    assert at.basis is not None
     basis = model.basis(at.layer, at.basis)
     write = basis.write.detach().to(model.device, model.dtype)
     offset = getattr(basis, "offset", None)
@@ -195,7 +205,7 @@ def source_of(model: Model, name: str) -> Channels:
         with frozen(basis) if isinstance(basis, nn.Module) else nullcontext():
             return basis.encode(acts)
 
-    return Latents(model, at.space, layer.name, len(write) + 1, at.basis, encode, write, still)
+    return Latents(model, at.space, layer, len(write) + 1, at.basis, encode, write, still)
 
 
 def space_of(address: str) -> tuple[str, int | None]:

@@ -130,7 +130,7 @@ def _classes(
     means = torch.zeros(2, model.layers[model.class_scores].channels, dtype=torch.float64)
     for _, batch in of.images.batches(model.input, batch_size=batch_size):
         acts, context = scores.begin(batch)
-        moved = scaled(of, layer, acts, source.parts(acts), units, factor)
+        moved = scaled(of, layer, acts, source.parts_on(batch, acts), units, factor)
         for i, layer_acts in enumerate((acts, moved)):
             means[i] += scores.scores(layer_acts, context).double().softmax(dim=1).sum(dim=0).cpu() / len(of.images)
     chosen = [u.index for u in of.target.units if u.layer == model.class_scores and u.index is not None]

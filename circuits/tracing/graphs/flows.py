@@ -4,7 +4,8 @@ With every nonlinearity held (`frozen_operations`) the network is an affine map,
 brings. The layers of a graph are cut: each is fed with its own activations, and derivatives end there, so that a
 derivative holds the paths that pass no other layer of the graph. Channels of a layer are units as they are. Of a
 dictionary, activations = latents x write directions + offset + error: latents are read by their encoder, the error is
-given (it has no sources), and the offset counts among the biases.
+given (it has no sources), and the offset counts among the biases. A transcoder stands in for a block: its latents are
+read from the layer that goes into the block, its linear skip passes derivatives on to that layer (`blocks`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.network.responses import peaks, respond
 from circuits.tracing.ablation.sources import Channels, Latents
+from circuits.tracing.graphs.blocks import Block
 from circuits.tracing.graphs.frozen_operations import FrozenOperations
 from circuits.tracing.target import Target
 from zoo.inputs import InputSpec
@@ -39,8 +41,8 @@ class Cut:
 
     Attributes:
         source: its units.
-        x: activations `(N, C, h, w)`, a function of what earlier layers are fed.
-        leaf: the same values as the network has them, which later layers are fed.
+        x: activations `(N, C, h, w)`, a function of what earlier layers are fed; of a transcoder those that it reads.
+        leaf: the same values as the network has them, which later layers are fed; of a transcoder those that it writes.
         alone: what the biases make of it, `(N, C, h, w)`.
         rows, units, acts: of each activation of a unit at a position: which of the `N h w` positions, which unit, how
             much. Of channels all, in the order of the maps; of latents those that are active.
@@ -57,9 +59,14 @@ class Cut:
     alone: Tensor
 
     @property
+    def columns(self) -> int:
+        """Columns of the map."""
+        return as_maps(self.leaf).shape[3]
+
+    @property
     def area(self) -> int:
         """Positions of the map."""
-        return self.x.shape[2] * self.x.shape[3]
+        return as_maps(self.leaf).shape[2] * self.columns
 
     @property
     def n_units(self) -> int:
@@ -75,12 +82,15 @@ class Cut:
         return torch.cat([(flat[rows] * write[units]).sum(1) for rows, units in parts])
 
     def reads(self, weights: Tensor) -> Tensor:
-        """The derivative `(N, C, h, w)`, by the activations, of the entries summed with some weights."""
+        """The derivative `(N, C, h, w)`, by `x`, of the entries summed with some weights."""
         if not isinstance(self.source, Latents):
             return weights.view_as(self.x)
         used = weights.nonzero().flatten()
         rows, row_of = torch.unique(self.rows[used], return_inverse=True)
-        flat = _rows(self.x.detach())
+        vectors = self.x.detach()
+        if isinstance(self.source, Block):
+            vectors = self.source.window.of(vectors)
+        flat = _rows(vectors)
         out = torch.zeros_like(flat)
         for first in range(0, len(rows), _POSITIONS):
             mine = (row_of >= first) & (row_of < first + _POSITIONS)
@@ -89,8 +99,9 @@ class Cut:
                 latents = self.source.encode(leaf)
                 total = (latents[row_of[mine] - first, self.units[used[mine]]] * weights[used[mine]]).sum()
             out[rows[first : first + _POSITIONS]] = torch.autograd.grad(total, leaf)[0]
-        n, channels, h, w = self.x.shape
-        return out.view(n, h, w, channels).permute(0, 3, 1, 2)
+        n, channels, h, w = vectors.shape
+        slope = out.view(n, h, w, channels).permute(0, 3, 1, 2)
+        return self.source.onto(self.x.detach(), slope) if isinstance(self.source, Block) else slope
 
     def left_over(self, gradient: Tensor) -> tuple[float, float]:
         """What the error and the offset of a dictionary give."""
@@ -160,6 +171,13 @@ class Flows:
 
             return replace
 
+        def tap(name: str, taps: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+            def keep(acts: Tensor) -> Tensor:
+                taps[name] = as_maps(acts)
+                return acts.clone()
+
+            return keep
+
         def silence(name: str) -> Callable[[Tensor], Tensor]:
             def replace(acts: Tensor) -> Tensor:
                 alone[name] = as_maps(acts).clone()
@@ -167,12 +185,16 @@ class Flows:
 
             return replace
 
+        blocks = {s.reads: s for s in sources if isinstance(s, Block)}
+        read_by, still = dict[str, Tensor](), dict[str, Tensor]()
         with frozen(model.module), ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(editing(model, [(s.layer, feed(s.name)) for s in sources]))
+            taps = [(layer, tap(layer, read_by)) for layer in blocks]  # before the layer is cut
+            stack.enter_context(editing(model, [*taps, *((s.layer, feed(s.name)) for s in sources)]))
             with operations:
                 self.acts = read(model, self.image, [layer])[layer.name]
-        with torch.no_grad(), editing(model, [(s.layer, silence(s.name)) for s in sources]):
+        taps = [(layer, tap(layer, still)) for layer in blocks]
+        with torch.no_grad(), editing(model, [*taps, *((s.layer, silence(s.name)) for s in sources)]):
             with operations.replayed():
                 self.alone = read(model, self.blank.expand_as(batch).clone(), [layer])[layer.name]
         with torch.enable_grad():
@@ -182,7 +204,17 @@ class Flows:
             values = pick(response, self.positions)
             (self.reading,) = torch.autograd.grad(values.sum(), leaf)
         self.values = values.detach()
-        self.cuts = {s.name: _cut(s, *fed[s.name], alone[s.name]) for s in sources}
+        fed_as = {s.layer: s.name for s in sources}
+        self.cuts: dict[str, Cut] = {}
+        for s in sources:
+            acts, leaf = fed[s.name]
+            if not isinstance(s, Block):
+                self.cuts[s.name] = _cut(s, acts, leaf, alone[s.name])
+            elif s.reads in fed_as and s.reads != s.layer:  # a layer of the graph, which is fed with its activations
+                x = as_maps(fed[fed_as[s.reads]][1])
+                self.cuts[s.name] = _cut(s, x, leaf, torch.zeros_like(x))
+            else:
+                self.cuts[s.name] = _cut(s, read_by[s.reads], leaf, still[s.reads])
 
     def into_target(self) -> Incoming:
         """What flows into the target, summed over the images."""
@@ -194,23 +226,47 @@ class Flows:
         return self._incoming(cut.x, cut.alone, cut.reads(weights), float((cut.acts * weights).sum()))
 
     def _incoming(self, x: Tensor, alone: Tensor, reading: Tensor, value: float) -> Incoming:
-        leaves = [self.image, *(cut.leaf for cut in self.cuts.values())]
-        gradients = torch.autograd.grad(x, leaves, reading.to(x), retain_graph=True, allow_unused=True)
-        image = torch.zeros_like(self.image)
-        if gradients[0] is not None:
-            image = gradients[0] * (self.image.detach() - self.blank)
-        slopes, errors, offsets, arrives = dict[str, Tensor](), dict[str, float](), 0.0, image.double().sum()
-        for (name, cut), gradient in zip(self.cuts.items(), gradients[1:], strict=True):
-            if gradient is None:
+        image, gradients, moved, unexplained = self._arriving(x, alone, reading)
+        constants = 0.0
+        for name, cut in reversed(self.cuts.items()):  # a skip passes on to layers before
+            gradient = gradients.get(name)
+            if gradient is None or not isinstance(cut.source, Block):
                 continue
-            arrives = arrives + (gradient * cut.leaf.detach()).double().sum()
-            slopes[name] = cut.slopes(as_maps(gradient))
-            errors[name], offset = cut.left_over(as_maps(gradient))
-            offsets += offset
+            through, constant = cut.source.through_skip(cut.x.detach(), as_maps(gradient))
+            if through is not None:
+                pixels, passed, moved_on, off = self._arriving(cut.x, cut.alone, through)
+                constants += constant + float((through * cut.x.detach()).double().sum()) - moved_on
+                image, unexplained = image + pixels, unexplained + off
+                gradients |= {n: gradients[n] + g if n in gradients else g for n, g in passed.items()}
+        slopes, errors, offsets = dict[str, Tensor](), dict[str, float](), 0.0
+        for name, cut in self.cuts.items():
+            if name in gradients:
+                slopes[name] = cut.slopes(as_maps(gradients[name]))
+                errors[name], offset = cut.left_over(as_maps(gradients[name]))
+                offsets += offset
         given = {name: slope * self.cuts[name].acts for name, slope in slopes.items()}
+        return Incoming(slopes, given, errors, image, value - moved + offsets + constants, unexplained)
+
+    def _arriving(self, x: Tensor, alone: Tensor, reading: Tensor) -> tuple[Tensor, dict[str, Tensor], float, float]:
+        """What flows into `reading * x` from what layers are fed, and from the image.
+
+        Returns:
+            What each pixel gives; the derivatives by what layers are fed; how much all of them give, by what the frozen
+            network computes; what of that the paths do not bring.
+        """
+        leaves = [self.image, *(cut.leaf for cut in self.cuts.values())]
+        slopes = torch.autograd.grad(x, leaves, reading.to(x), retain_graph=True, allow_unused=True)
+        image = torch.zeros_like(self.image)
+        if slopes[0] is not None:
+            image = slopes[0] * (self.image.detach() - self.blank)
+        arrives, gradients = image.double().sum(), dict[str, Tensor]()
+        for (name, cut), gradient in zip(self.cuts.items(), slopes[1:], strict=True):
+            if gradient is not None:
+                arrives = arrives + (gradient * cut.leaf.detach()).double().sum()
+                gradients[name] = gradient
         # the sum of the paths, and what the frozen network computes: two ways to the same number
         moved = float((reading * (x.detach() - alone)).double().sum())
-        return Incoming(slopes, given, errors, image.detach(), value - moved + offsets, moved - float(arrives))
+        return image.detach(), gradients, moved, moved - float(arrives)
 
     def derivatives(self) -> tuple[dict[str, Tensor], Incoming, dict[str, Incoming]]:
         """The target's derivative by each entry of each layer along all paths, and what flows into it and them."""
@@ -230,11 +286,11 @@ class Flows:
 
 def _cut(source: Channels, x: Tensor, leaf: Tensor, alone: Tensor) -> Cut:
     x = as_maps(x)
-    acts = x.detach()
+    acts = as_maps(leaf.detach())
     error = None
     if isinstance(source, Latents):
         with torch.no_grad():
-            parts = source.parts(acts)
+            parts = source.parts_from(x.detach(), acts) if isinstance(source, Block) else source.parts(acts)
             latents, error = parts[:, : source.latents], parts[:, source.latents :]
             flat = _rows(latents)
             rows, units = flat.nonzero(as_tuple=True)

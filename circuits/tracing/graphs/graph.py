@@ -16,11 +16,13 @@ from circuits.attribution.class_scores import class_index, class_of
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import examples as as_examples
-from circuits.errors import CircuitsError
+from circuits.errors import AddressError, CircuitsError, shorten
 from circuits.network.address import Unit
+from circuits.network.layers.windows import BETWEEN
 from circuits.network.model import Model
-from circuits.tracing.ablation.sources import ERROR, Channels, Latents, source_of
+from circuits.tracing.ablation.sources import ERROR, Channels
 from circuits.tracing.graphs.attribution_graph import AttributionGraph, GraphNode, Kind
+from circuits.tracing.graphs.blocks import check_apart, graph_source
 from circuits.tracing.graphs.flows import INPUT, Cut, Flows, Incoming, check_sums
 from circuits.tracing.graphs.influence import graph_scores, influence
 from circuits.tracing.rankings.ranking import source_layers
@@ -44,6 +46,7 @@ def graph(
     target: TargetLike,
     *,
     layers: Sequence[str] | str | None = None,
+    dictionaries: Sequence[str] | str | None = None,
     width: int = 32,
     keep: float = 0.8,
     positions: bool = False,
@@ -60,16 +63,18 @@ def graph(
     activation times the target's derivative by it, summed over positions and averaged over images.
 
     Latents of dictionaries are read by their encoders; what a dictionary does not reconstruct is its error, a node
-    without sources. After Ameisen et al., Circuit Tracing (2025), for SAEs of layers instead of transcoders of MLPs,
-    as in Marks et al., Sparse Feature Circuits (arXiv 2403.19647).
+    without sources. Those of a transcoder are read from the layer that goes into a block and stand in for the block:
+    paths to them begin there, as do those through its linear skip. After Ameisen et al., Circuit Tracing (2025), for
+    SAEs of layers, too, as in Marks et al., Sparse Feature Circuits (arXiv 2403.19647).
 
     Args:
         model: the model.
         images: one image, or several of which the graph is the mean, in any form that `capture` takes.
         target: a class by name or `logits:817`; a difference, `logits:817-logits:436` or two classes; a unit, which is
             read where it is largest on each image.
-        layers: of the units: layers, or dictionaries as `layer~name` (default: all that are attached, else the last
-            four layers of the trunk before the target's).
+        layers: of the units: layers, or dictionaries as `layer~name`, transcoders as `A..B~name` (default: all
+            dictionaries that are attached, else the last four layers of the trunk before the target's).
+        dictionaries: names under which SAEs and transcoders are attached, or their addresses, besides `layers`.
         width: at most so many units of a layer, those that give most, are nodes of their own; the others are one.
         keep: of these the fewest that have this share of their influence are left.
         positions: nodes are units at positions.
@@ -83,7 +88,8 @@ def graph(
 
     Raises:
         AddressError: an unknown layer, unit or class, or a layer that is not before the target.
-        CircuitsError: no target of a unit or a difference, or nothing reaches it on these images.
+        CircuitsError: no target of a unit or a difference, nothing reaches it on these images, or a layer is named
+            twice or lies in a block that a transcoder stands in for.
         GraphError: something on the way has no linear form at an image.
 
     >>> graph(load("scenes"), "scenes:1", "car").completeness
@@ -95,7 +101,7 @@ def graph(
     explained = target_of(model, _named(model, target))
     if not explained.units:
         raise CircuitsError(f"an attribution graph is of a unit, a class or a difference of two, not {explained.name}")
-    sources = _sources(model, explained, layers)
+    sources = _sources(model, explained, layers, dictionaries)
     dataset = open_images(images)
     builder = _Builder(model, explained, sources, dataset, batch_size, width, positions, patches)
     with reporter(progress, "node") as report:
@@ -154,22 +160,41 @@ def default_layers(model: Model, layer: str) -> list[str]:
     return layers
 
 
-def _sources(model: Model, target: Target, layers: Sequence[str] | str | None) -> list[Channels]:
-    """The units of the layers that are named, or of those taken by default, earliest first.
+def attached_before(model: Model, layer: str) -> list[str]:
+    """The dictionaries attached to a model whose latents write a layer before this one, as `layer~name`."""
+    position = model.layers.position
+    return [
+        f"{space}~{name}"
+        for space, name in model.bases
+        if position(model.layer(space.rpartition(BETWEEN)[2]).name) < position(layer)
+    ]
+
+
+def _sources(
+    model: Model, target: Target, layers: Sequence[str] | str | None, dictionaries: Sequence[str] | str | None
+) -> list[Channels]:
+    """The units of the layers and dictionaries that are named, or of those taken by default, earliest first.
 
     Raises:
-        CircuitsError: two kinds of units of one layer.
+        AddressError: no dictionary of that name. CircuitsError: two kinds of units of one layer, or inside of a block.
     """
-    if layers is None:
-        assert target.layer is not None
-        position, windows = model.layers.position, model.layers.windows  # which are only read
-        attached = [b for b in model.bases if b[0] not in windows and position(b[0]) < position(target.layer)]
-        layers = [f"{layer}~{name}" for layer, name in attached] or default_layers(model, target.layer)
-    sources = [source_of(model, name) for name in source_layers(model, target, layers)]
-    twice = [b.name for a, b in zip(sources, sources[1:], strict=False) if a.layer == b.layer]
-    if twice:
-        raise CircuitsError(f"{twice[0].partition('~')[0]} is named twice: take one kind of its units, layers=[...]")
-    return sources
+    assert target.layer is not None
+    if layers is None and dictionaries is None:
+        layers = attached_before(model, target.layer) or default_layers(model, target.layer)
+    named = [layers] if isinstance(layers, str) else list(layers or ())
+    for name in [dictionaries] if isinstance(dictionaries, str) else dictionaries or ():
+        named += [name] if "~" in str(name) else _attached_as(model, name)
+    of_name = {name: graph_source(model, name) for name in source_layers(model, target, named, graph_source)}
+    check_apart(model, list(of_name.values()))
+    return list(of_name.values())
+
+
+def _attached_as(model: Model, name: str) -> list[str]:
+    named = [f"{space}~{basis}" for space, basis in model.bases if basis == name]
+    if not named:
+        listed = ", ".join(f"{space}~{basis}" for space, basis in model.bases) or "none"
+        raise AddressError(f"no dictionary {shorten(name)!r} is attached to {model.name}; attached: {listed}")
+    return named
 
 
 @dataclass
@@ -237,7 +262,7 @@ class _Builder:
             for name, cut in flows.cuts.items():
                 layer = self.layers[name]
                 if not len(layer.values):
-                    layer.area, layer.columns = cut.area, cut.x.shape[3]
+                    layer.area, layer.columns = cut.area, cut.columns
                     layer.values = cut.acts.new_zeros(cut.n_units * (cut.area if self.positions else 1))
                 layer.values.index_add_(0, self._keys(cut), slopes[name] * cut.acts)
         first = math.prod(self.grid)
@@ -296,7 +321,7 @@ class _Builder:
         by_position = gives.new_zeros(len(indices) * cut.area).index_add_(0, cut.rows, gives).view(-1, cut.area)
         strongest = by_position.abs().argmax(dim=1).tolist()
         rows = [
-            (float(by_position[i, at]), index, divmod(at, cut.x.shape[3]))
+            (float(by_position[i, at]), index, divmod(at, cut.columns))
             for i, (index, at) in enumerate(zip(indices, strongest, strict=True))
             if by_position[i, at] != 0
         ]
@@ -307,8 +332,8 @@ class _Builder:
         if self.positions:
             index, position = divmod(key, layer.area)
             at = divmod(position, layer.columns)
-        basis = layer.source.basis if isinstance(layer.source, Latents) else None
-        return Unit(layer.source.layer, index, self.model.name, basis, at)
+        space, _, basis = layer.source.name.partition("~")
+        return Unit(space, index, self.model.name, basis or None, at)
 
     def _nodes(self, table: _Table, examples: Mapping[int, list[Example]]) -> list[GraphNode]:
         name, (rows, columns) = self.model.name, self.grid

@@ -180,7 +180,7 @@ def _correlations(model: Model, source: Channels, units: Sequence[int], images: 
     rows = []
     for _, batch in images.batches(model.input, batch_size=batch_size):
         maps = read(model, batch.to(model.device), [model.layers[source.layer]])[source.layer]
-        rows.append(source.parts(maps)[:, units].movedim(1, -1).flatten(0, -2).double().cpu())
+        rows.append(source.parts_on(batch, maps)[:, units].movedim(1, -1).flatten(0, -2).double().cpu())
     acts = torch.cat(rows)
     acts -= acts.mean(dim=0)
     return _cosines(acts.T.numpy())

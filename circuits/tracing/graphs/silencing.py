@@ -16,8 +16,9 @@ from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.model import Model
 from circuits.network.responses import peaks
-from circuits.tracing.ablation.sources import Channels, Latents, source_of
+from circuits.tracing.ablation.sources import Channels, Latents
 from circuits.tracing.graphs.attribution_graph import AttributionGraph
+from circuits.tracing.graphs.blocks import graph_source
 from circuits.tracing.graphs.flows import Flows
 from circuits.tracing.target import Target, target_of
 from zoo.images.sources import Images, open_images
@@ -80,7 +81,7 @@ def opened(model: Model, graph: AttributionGraph, images: Any) -> Opened:
         raise CircuitsError(f"the graph is of other weights of {model.name}: make it again")
     if made_of.get("images_digest", dataset.digest) != dataset.digest:
         raise CircuitsError(f"the graph is of {made_of.get('images')}, not of {dataset.name}: give its own images")
-    sources = {name: source_of(model, name) for name in graph.layers}
+    sources = {name: graph_source(model, name) for name in graph.layers}
     sizes = {}
     if any("@" in node.unit for node in graph.nodes if node.kind == "unit"):
         sizes = {name: model.layers[source.layer].size or (1, 1) for name, source in sources.items()}
@@ -138,7 +139,7 @@ def changes(
         response = of.target.values(segment.respond(acts, context))
         positions, n = peaks(response, Unit("target", 0)), len(acts)
         before = pick(response, positions)
-        parts = source.parts(acts)
+        parts = source.parts_on(batch, acts)
         for first in range(0, len(sets), max(1, _RUNS // n)):
             some = sets[first : first + max(1, _RUNS // n)]
             moved = torch.cat([scaled(of, layer, acts, parts, keys, factor) for keys in some])

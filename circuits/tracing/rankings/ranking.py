@@ -26,7 +26,7 @@ activation a of a unit going from its baseline b:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ from circuits.network.model import Model
 from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.edge_ablation import chain
 from circuits.tracing.ablation.measured import Measure
-from circuits.tracing.ablation.sources import source_of, space_of
+from circuits.tracing.ablation.sources import Channels, source_of, space_of
 from circuits.tracing.baselines import Baseline, Counterfactual, baseline_of
 from circuits.tracing.rankings.edge_scores import edge_scores
 from circuits.tracing.rankings.unit_scores import METHODS, STEPS, RankMethod, UnitScores, unit_scores
@@ -240,7 +240,12 @@ def image_digests(images: Images) -> frozenset[str]:
     return frozenset(images.subset([i]).digest for i in range(len(images)))
 
 
-def source_layers(model: Model, target: Target, layers: str | Sequence[str] | None) -> list[str]:
+def source_layers(
+    model: Model,
+    target: Target,
+    layers: str | Sequence[str] | None,
+    source: Callable[[Model, str], Channels] = source_of,
+) -> list[str]:
     """The layers to rank, or dictionaries, earliest first: those named, or the trunk layer before the target's.
 
     Raises:
@@ -254,7 +259,7 @@ def source_layers(model: Model, target: Target, layers: str | Sequence[str] | No
     named = [layers] if isinstance(layers, str) else layers
     if not named:
         raise AddressError("name at least one source layer, for example layers=['mixed3b']")
-    sources = [source_of(model, name) for name in named]
+    sources = [source(model, name) for name in named]
     position, last = model.layers.position, target.layer or model.logits
     late = [source.name for source in sources if position(source.layer) >= position(last)]
     if late:

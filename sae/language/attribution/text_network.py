@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from circuits.errors import AddressError
-from circuits.network.hooks import hooked
+from circuits.network.hooks import hooked, hooked_before
+from circuits.network.layers.windows import Window
 from circuits.network.model import Model, wrap
 from sae.architectures.base import SAE
 from sae.data.site import check_fits
 from sae.errors import SAEError
 from sae.language.chunking import chunks
-from sae.language.hook_points import site_paths
+from sae.language.hook_points import mlp_path, site_paths
+from sae.language.pair import LanguagePair
 from sae.language.site import LanguageSite, tensor_of
 from zoo.inputs import InputSpec
 from zoo.networks.language import LanguageModel
@@ -35,18 +37,20 @@ class TextNetwork(nn.Module):
     """Embeddings of the tokens of a text `(N, channels, tokens)` to the scores of the token after one of them.
 
     Its layers are the sites of the model, `layers.2.resid`, at the tokens of the text: special tokens are fed as they
-    are, and belong to no layer.
+    are, and belong to no layer. So are what some MLPs read, `layers.2.mlp_in`.
     """
 
-    def __init__(self, lm: LanguageModel, count: int, before: list[int], after: list[int], token: int) -> None:
+    def __init__(
+        self, lm: LanguageModel, count: int, before: list[int], after: list[int], token: int, read: Mapping[str, str]
+    ) -> None:
         super().__init__()
         self.lm = lm.module
         paths = site_paths(lm)
         blocks = range(1 + max(int(site.split(".")[1]) for site in paths))
-        kinds = [[site.rpartition(".")[2] for site in paths if site.split(".")[1] == str(n)] for n in blocks]
+        kinds = [[site.rpartition(".")[2] for site in (*read, *paths) if site.split(".")[1] == str(n)] for n in blocks]
         self.layers = nn.ModuleList([_Sites(names) for names in kinds])
         self.scores = nn.Identity()
-        self._paths, self._count, self._first, self._token = paths, count, len(before), token
+        self._paths, self._inputs, self._count, self._first, self._token = paths, dict(read), count, len(before), token
         module: Any = lm.module
         embedding = module.get_input_embeddings()
         around = [embedding(torch.tensor([ids], dtype=torch.long, device=lm.device)) for ids in (before, after)]
@@ -59,19 +63,28 @@ class TextNetwork(nn.Module):
         with ExitStack() as stack:
             for site, path in self._paths.items():
                 stack.enter_context(hooked(self.lm.get_submodule(path), self._through(site)))
+            for site, path in self._inputs.items():
+                stack.enter_context(hooked_before(self.lm.get_submodule(path), self._into(site)))
             embedded = torch.cat([before, x.transpose(1, 2), after], dim=1)
             logits: Tensor = self.lm(inputs_embeds=embedded, use_cache=False).logits
         scores: Tensor = self.scores(logits[:, self._first + self._token])
         return scores
 
-    def _through(self, site: str) -> Any:
+    def _passed(self, site: str, acts: Tensor) -> Tensor:
         first, last = self._first, self._first + self._count
         part = self.get_submodule(site)
+        return torch.cat([acts[:, :first], part(acts[:, first:last]), acts[:, last:]], dim=1)
 
+    def _through(self, site: str) -> Any:
         def function(_module: nn.Module, _inputs: Any, out: Any) -> Any:
-            acts = tensor_of(out, site)
-            new = torch.cat([acts[:, :first], part(acts[:, first:last]), acts[:, last:]], dim=1)
+            new = self._passed(site, tensor_of(out, site))
             return (new, *out[1:]) if isinstance(out, tuple) else new
+
+        return function
+
+    def _into(self, site: str) -> Any:
+        def function(_module: nn.Module, inputs: Any) -> Any:
+            return (self._passed(site, inputs[0]), *inputs[1:])
 
         return function
 
@@ -91,7 +104,8 @@ def text_network(
 
     Args:
         lm: a model of `load_language`; text: one text, no longer than its context.
-        saes: name -> SAE and its site; their latents are units, `layers.2.resid~name:17@0,5` at token 5.
+        saes: name -> SAE and its site; their latents are units, `layers.2.resid~name:17@0,5` at token 5. A transcoder
+            of a `LanguagePair` stands in for what is between, `layers.2.mlp_in..layers.2.mlp~name:17@0,5`.
         token: after which the scores are read; negative ones count from the end.
 
     Returns:
@@ -121,14 +135,19 @@ def text_network(
     embedding = module.get_input_embeddings()
     embedded = embedding(torch.tensor([ids[first : first + count]], device=lm.device)).detach().float().transpose(1, 2)
     reach = float(embedded.abs().max()) * (1 + 1e-6)
-    network = TextNetwork(lm, count, before, after, token % count)
+    pairs = [of for _, of in (saes or {}).values() if isinstance(of, LanguagePair)]
+    read = {pair.source: mlp_path(lm, pair.source[:-7]) for pair in pairs if pair.source.endswith(".mlp_in")}
+    network = TextNetwork(lm, count, before, after, token % count, read)
     words = [lm.decode([i]).strip() or f"<{i}>" for i in range(int(lm.config.vocab_size))]
     spec = InputSpec(size=(count,), channels=embedded.shape[1], range=(-reach, reach))
-    axes = {**dict.fromkeys(site_paths(lm), "n (h w) c"), "scores": "n c"}
+    axes = {**dict.fromkeys((*site_paths(lm), *read), "n (h w) c"), "scores": "n c"}
     model = wrap(network, input=spec, name=lm.name, classes=words, axes=axes)
     for name, (sae, of) in (saes or {}).items():
         check_fits(sae, of)
         if of.lm is not lm:
             raise SAEError(f"the SAE {name} is of {of.address}, the text of {lm.name}")
+        if isinstance(of, LanguagePair):
+            layers = model.layers[of.source], model.layers[of.target]
+            model.layers.add_windows(of.site, *layers, Window((1, 1), (1, 1), (0, 0), layers[1].size or (1, 1)))
         model.attach(of.site, name, sae)
     return model, ((embedded + reach) / (2 * reach)).cpu()

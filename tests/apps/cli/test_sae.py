@@ -310,6 +310,12 @@ def test_the_command_line_trains_and_evaluates_a_transcoder(cli: Cli, tmp_path: 
     assert set(held_out["reconstruction"]["baselines"]) == {"linear", "sae"}
     about = json.loads((tmp_path / "block" / "cfg.json").read_text())["metadata"]
     assert about["window"]["size"] == [3, 3] and (about["source"], about["target"]) == ("mixed3b", "mixed4a")
+    graph = ("graph", "scenes", "--images", "scenes:1", "--width", "4", "--no-check", "--json", "--sae")
+    block = ("--dictionaries", str(tmp_path / "block"), "--layers", "mixed3a")
+    why = cli(*graph, f"parts={tmp_path / 'output'}", *block, "--out", str(tmp_path / "why")).json["graph"]
+    assert why["layers"] == ["mixed3a", "mixed3b..mixed4a~block"] and why["unexplained"] < 1e-5
+    twice = cli(*graph, f"parts={tmp_path / 'output'}", "--dictionaries", "parts", *block)
+    assert is_refused(twice) and "mixed4a is named twice" in twice.err, twice.err
     for address, kind, message in (
         ("scenes/mixed3b..mixed4a", "sae", "say --kind transcoder"),
         ("scenes/mixed3b", "transcoder", "takes two layers"),

@@ -13,7 +13,7 @@ pytest.importorskip("transformers", reason="needs the extra lm")
 import circuits
 import sae
 from circuits.errors import CircuitsError
-from sae.language import LanguageSite, load_language, text_network
+from sae.language import LanguagePair, LanguageSite, load_language, text_network
 
 TEXT = "One day Max came to the red bridge of Fogport. The cables moved under the"
 LAYERS = ["layers.1.resid", "layers.2.resid"]
@@ -78,6 +78,14 @@ def test_latents_at_tokens_are_its_units(lm: Any) -> None:
     graph = circuits.graph(model, tokens, "Longspan", positions=True, width=8)
     assert graph.layers == ("layers.2.resid~d",) and graph.completeness < 1 and graph.unexplained < 1e-5
     assert all("layers.2.resid~d:" in n.unit and "@0," in n.unit for n in graph.strongest())
+    pair = LanguagePair(lm, "layers.1.mlp_in", "layers.1.mlp")
+    mlp = sae.build(sae.TopK(latents=96, k=8, kind="skip-transcoder"), *pair.widths)
+    model, tokens = text_network(lm, TEXT, {"mlp": (mlp, pair)})
+    graph = circuits.graph(model, tokens, "Longspan", layers=["layers.0.resid"], dictionaries="mlp", positions=True)
+    assert graph.layers == ("layers.0.resid", "layers.1.mlp_in..layers.1.mlp~mlp") and graph.unexplained < 1e-5
+    strong = next(n.unit for n in graph.strongest() if "~mlp" in n.unit)
+    effect = circuits.node_effect(model, graph, strong, images=tokens, random=0)
+    assert effect.predicted == pytest.approx(-graph.node(strong).value) and effect.measured != 0
 
 
 def test_what_has_no_next_token_is_refused(lm: Any) -> None:

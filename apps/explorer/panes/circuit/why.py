@@ -32,12 +32,12 @@ from circuits.plot.circuit.attribution_graph import check_reading
 from circuits.plot.circuit.graph_effects import effect_reading, groups_reading
 from circuits.plot.drawing import crops
 from circuits.plot.drawing.wording import minus, number, short
-from circuits.tracing.ablation.sources import source_of
 from circuits.tracing.circuit import Circuit
 from circuits.tracing.graphs.attribution_graph import AttributionGraph
+from circuits.tracing.graphs.blocks import graph_source, without_overlaps
 from circuits.tracing.graphs.check import GraphCheck, check_graph
 from circuits.tracing.graphs.effect import node_effect
-from circuits.tracing.graphs.graph import default_layers, graph
+from circuits.tracing.graphs.graph import attached_before, default_layers, graph
 from circuits.tracing.graphs.groups import graph_groups
 from zoo.images.sources import Images
 
@@ -112,24 +112,19 @@ def question(at: Location, image: SelectedImage) -> Question | None:
         kinds = {"channels": "Channels"} | ({"latents": "Latents"} if model.bases else {})
         kind = pick("Units", kinds, "units", width=140) if len(kinds) > 1 else "channels"
         end = unit.layer if chosen == "unit" else model.layer("logits").name
-        usual = default_layers(model, end)[::-1] if kind == "channels" else _dictionaries(at, end)
+        usual = (
+            default_layers(model, end)[::-1]
+            if kind == "channels"
+            else without_overlaps(model, attached_before(model, end))
+        )
         typed = text("Layers", "layers", 300, ", ".join(usual))
     layers = tuple(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip())) or tuple(usual)
     if not layers:
-        raise CircuitsError(f"no SAE is of a layer before {end}: take channels")
+        raise CircuitsError(f"no SAE or transcoder is of a layer before {end}: take channels")
     if chosen == "unit":
         return Question(image, str(unit), layers)
     own = f"{end}:{chosen}"
     return Question(image, own if instead == NOTHING else (own, f"{end}:{instead}"), layers)
-
-
-def _dictionaries(at: Location, end: str) -> list[str]:
-    """The latents of the model's SAEs before a layer, one SAE of each layer."""
-    model, of_layer = at.model, dict[str, str]()
-    for layer, name in model.bases:
-        if model.layers.windows.get(layer) is None and model.layers.position(layer) < model.layers.position(end):
-            of_layer.setdefault(layer, name)
-    return [f"{layer}~{of_layer[layer]}" for layer in sorted(of_layer, key=model.layers.position)]
 
 
 def explained(at: Location, query: Question) -> Explained | None:
@@ -151,9 +146,10 @@ def _seen(model: Model, images: Images, result: AttributionGraph) -> dict[str, t
     units = [node for node in result.nodes if node.kind == "unit"]
     cut = {}
     for layer in result.layers:
-        source = source_of(model, layer)
+        source = graph_source(model, layer)
         with torch.no_grad():
-            maps = source.parts(capture(model, images, [source.layer])[source.layer].float())[0].cpu().numpy()
+            acts = capture(model, images, [source.layer])[source.layer].float()
+            maps = source.parts_on(images.tensor(model.input), acts)[0].cpu().numpy()
         for node in (node for node in units if node.layer == layer):
             top, left, bottom, right = node.examples[0].box if node.examples else (0, 0, *image.shape[:2])
             if (bottom - top) * (right - left) > LARGE * image.shape[0] * image.shape[1]:

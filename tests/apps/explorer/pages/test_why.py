@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import circuits
+import sae
 from apps.explorer.session import state
 from circuits.plot.drawing.wording import number
 from tests.apps.explorer.conftest import Open, settled, texts
@@ -67,6 +69,22 @@ def test_a_unit_is_explained_and_similar_units_are_grouped(opened: Open) -> None
     buttons[0].click()
     settled(at.run())
     assert any(node["members"] for node in graph_of(at)["nodes"]) and "group" in at.query_params
+
+
+def test_transcoders_stand_in_for_blocks_where_no_sae_is(
+    opened: Open, settings: Callable[..., None], made_store: Path, tmp_path: Path
+) -> None:
+    model = circuits.load("scenes")
+    pairs = [sae.VisionPair(model, "mixed3a", "mixed3b", patch=1), sae.VisionPair(model, "mixed3b", "mixed4a", patch=1)]
+    for name, site in zip(("long", "block", "parts"), (*pairs, sae.VisionSite(model, "mixed3b")), strict=True):
+        config = sae.TopK(latents=32, k=4, kind="sae" if name == "parts" else "transcoder")
+        sae.save(tmp_path / name, sae.train(site.stream("scenes:4", batch_size=128), config, steps=2)[0])
+    settings(made_store, saes=[[name, str(tmp_path / name)] for name in ("long", "block", "parts")])
+    at = opened("why", unit="scenes/mixed4a:11", image=1, explain=1, units="latents", **{"class": 0})
+    assert not at.exception, at.exception
+    # the transcoder "long" writes the layer of the SAE
+    assert at.text_input(key="layers_text").placeholder == "mixed3b~parts, mixed3b..mixed4a~block"
+    assert any("mixed3b..mixed4a~block" in node["unit"] for node in graph_of(at)["nodes"])
 
 
 def test_the_answer_is_computed_once_for_all_who_ask(opened: Open) -> None:
