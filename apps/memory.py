@@ -10,6 +10,7 @@ modules, which stay; Streamlit asks for a full collection after every run of a p
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 import threading
@@ -68,6 +69,8 @@ def settle() -> bool:
     with _lock:
         if len(sys.modules) == _settled:
             return False
+        if not _settled:
+            atexit.register(gc.unfreeze)  # at the end extension modules complain of objects that were not freed
         _settled = len(sys.modules)
     gc.collect()  # what is garbage now would never be freed
     gc.freeze()

@@ -216,6 +216,13 @@ def loading_code(model: str, weights: str | None = None) -> str:
     return f"from zoo.networks import own\n\nown.add(own.parse({own.spec!r}{options}))\n{load}"
 
 
+def folders_of(model: str) -> list[str]:
+    """Folders of the files that the user's own model called `model` was opened from; of any other model none."""
+    own = _ADDED.get(key(model))
+    files = [] if own is None else [own.target if own.is_file else None, own.weights, own.card]
+    return [str(Path(file).parent) for file in files if file is not None]
+
+
 def options_of(recorded: Mapping[str, Any], input: Mapping[str, Any]) -> list[str]:
     """The options that open a model of the user's own again, from what a scan or an SAE recorded of it; else none.
 

@@ -95,7 +95,8 @@ class Publish(ModelOptions):
                     command=session.invocation, **reporting(report),
                 )  # fmt: skip
         document: dict[str, Any] = {**site.describe(), "units": site.units, "unreadable_circuits": unreadable}
-        write_text_atomically(self.out / "publish.json", document_text("publish", document))
+        public = {**document, "folder": self.out.name}  # where it was on this machine is nobody's business on the web
+        write_text_atomically(self.out / "publish.json", document_text("publish", public))
         seconds, page = elapsed(), self.out / "index.html"
 
         def show(console: Console) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -37,7 +38,7 @@ from zoo.common.reading import Count
 from zoo.common.results import Result
 from zoo.common.stored import Stored, named
 from zoo.images.sources import Images
-from zoo.networks.own import loading_code
+from zoo.networks.own import folders_of, loading_code
 from zoo.progress import Progress, reporter
 
 INDEX, LAYER, HOME = "index.json", "layer.json", "index.html"
@@ -190,7 +191,9 @@ def publish(
     for left in (out / "layers").iterdir():  # by an earlier site of other layers, whose files were set aside
         with contextlib.suppress(OSError):
             left.rmdir()  # of no folder that has a file
-    page = home_page(contents, walls, command=command, python=_python(scan, out), facts=_facts(contents))
+    private = _folders(scan, out) | set(re.findall(r"(?:^|[\s='\"])(/[^\s'\"=]*/)", command))
+    command, python = _without_folders([command, _python(scan, out)], private)
+    page = home_page(contents, walls, command=command, python=python, facts=_facts(contents))
     write_text_atomically(out / HOME, page)
     size = sum(path.stat().st_size for pattern in FILES for path in out.glob(pattern))
     return Site(str(out), model.name, counts, tuple(written), tuple(contents.circuits), size)
@@ -289,6 +292,32 @@ def _python(scan: Scan, out: Path) -> str:
     )
 
 
+def _folders(scan: Scan, out: Path, card: Any = None) -> set[str]:
+    """Folders of the user's machine, which are nobody's business on a web host.
+
+    Args:
+        scan: that is published; out: where to; card: what a circuit says of the network of the user's own.
+    """
+    folders = {os.getcwd(), str(Path.home()), str(scan.folder.parent.parent), str(out.parent)}
+    folders |= {os.path.abspath(folder) for folder in folders} | set(folders_of(scan.model))
+    if isinstance(card, Mapping):
+        code = str(card.get("own", "")).rpartition("=")[2].rpartition(":")[0]
+        folders |= {os.path.dirname(file) for file in (code, str(card.get("weights_file", "")))}
+    return {folder for folder in folders if os.path.isabs(folder)}
+
+
+def _without_folders(value: Any, folders: set[str]) -> Any:
+    """Texts in a value, with the names of files for their paths."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(each, folders) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(each, folders) for each in value]
+    if isinstance(value, str):
+        for folder in sorted(folders, key=len, reverse=True):  # a folder inside of another one first
+            value = value.replace(folder.rstrip(os.sep) + os.sep, "") if folder.strip(os.sep) else value
+    return value
+
+
 def _search(walls: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """What the search reads: a script, since a page from a disk may not fetch a file of data."""
     layers = [
@@ -315,7 +344,8 @@ def _write_circuits(contents: Contents, circuits: Mapping[str, Circuit], images:
         }
         nodes = tuple(replace(n, examples=examples[n.unit]) for n in circuit.nodes)
         labels = {unit: contents.names[str(at)] for unit, at in units.items() if str(at) in contents.names}
-        labeled = replace(circuit, nodes=nodes).label(labels)
+        private = _folders(scan, out, circuit.provenance.get("card"))
+        labeled = replace(circuit, nodes=nodes, provenance=_without_folders(circuit.provenance, private)).label(labels)
         pages = {unit: href for unit in units if (href := contents.href(unit, "../")) is not None}
         page = trace_report(
             labeled, cut_examples(examples, images, scan.input_spec), "", "", pages=pages, home="../index.html"

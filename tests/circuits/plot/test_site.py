@@ -22,6 +22,7 @@ from circuits.plot.site.pages import histogram
 from circuits.plot.site.tiles import sheet_of
 from circuits.units.dossier.neighbor_weights import layer_neighbor_weights, neighbor_weights
 from tests.circuits.plot.pages import HOSTILE, Page
+from zoo.cards import CARDS
 
 LAYERS = ["conv2d1", "mixed3b", "mixed4a", "softmax_pre"]
 SMALL = ["conv2d1", "softmax_pre"]
@@ -219,6 +220,41 @@ def test_a_stopped_call_is_resumed_and_ends_in_the_same_bytes(model: Model, scan
     with pytest.raises(CircuitsError, match="other weights"):
         circuits.publish(circuits.load("scenes", weights="random"), scan, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+CODE = """
+from torch import nn
+def make():
+    c = nn.Conv2d
+    features = c(3, 4, 3), nn.ReLU(), c(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(4, 2))
+"""
+
+
+def test_no_folder_of_the_users_machine_is_on_a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.networks import own
+
+    home = tmp_path / "my work"
+    (home / "code").mkdir(parents=True)
+    code = home / "code" / "private.py"
+    code.write_text(CODE)
+    monkeypatch.setattr(own, "_ADDED", {})
+    monkeypatch.setattr(CARDS, "_things", dict(CARDS.items()))
+    own.add(own.parse(f"{code}:make", input='{"size": 16}'))
+    mine = circuits.load("private")
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    scan = circuits.scan(mine, images, home / "store")
+    unit = f"3:{scan.layer('3').active_images.argmax()}"
+    circuit = circuits.trace(mine, unit, images=images, by="weights")
+    command = f"circuits publish '{home}/store' --model '{code}:make' --images=/elsewhere/photos --out site"
+    circuits.publish(mine, scan, home / "site", images=images, circuits={"one": circuit}, command=command)
+    files = [path for path in (home / "site").rglob("*") if path.suffix in (".html", ".js", ".json")]
+    texts = {str(path.relative_to(home / "site")): path.read_text("utf-8") for path in files}
+    assert not [name for name, text in texts.items() if "my work" in text or "elsewhere" in text]
+    assert (
+        "own.parse(&#39;private.py:make&#39;" in texts["index.html"] and "private.py:make" in texts["circuits/one.html"]
+    )
+    assert "circuits publish &#39;store&#39; --model &#39;private.py:make&#39; --images=photos" in texts["index.html"]
 
 
 def test_latents_of_an_attached_sae_have_pages(model: Model, scan: Scan, tmp_path: Path) -> None:
