@@ -77,7 +77,7 @@ RUNS = {
     "look": f"netz/relu_2 {OWN} --images 'Fotos ü/Zäune/0.png' --groups 2 --steps 1 --pooled 0",
     "toy": "figure planes --steps 3 --seeds 1",
     "figures": "make E13 --quick --jobs 1",
-    "audit": "scenes --images scenes:130@7 --classes car --layers mixed4b --top 1 --random 3",
+    "audit": "scenes --images scenes:130@7 --classes car --layers mixed4b --top 1 --random 3 --describe 1",
     "repair": "scenes-shortcuts/tag-bus-95 --units conv4:5 --images scenes:shortcuts/tag-bus-95/balanced:64 --random 2",
     "bench repair": "--networks tag-bus-95 --count 64 --judged 64 --random 2",
     "bench circuits": "--on scenes --classes car --methods random --of units --pairs 4",

@@ -212,7 +212,9 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
     ),
     "Attribution": lambda _: circuits.attribute(model(), "scenes:1", source="mixed3b", target="mixed4a:11"),
     "AttributionGraph": lambda _: attribution_graph(),
-    "Audit": lambda _: circuits.audit(model(), "scenes:156", classes=["sign"], layers=["mixed4b"], top=2, random=3),
+    "Audit": lambda _: circuits.audit(
+        model(), "scenes:156", classes=["sign"], layers=["mixed4b"], top=2, random=3, describe=0
+    ),
     "BranchStructure": lambda _: circuits.branch_structure(model(), "mixed4a", shuffles=2, compare_untrained=False),
     "Circuit": lambda _: circuit(),
     "CircuitDiff": lambda _: circuits.diff(circuit(), circuit()),

@@ -51,15 +51,28 @@ class AuditModel(ImageOptions):
     """Suspects of each class to try."""
     random: int = 20
     """Controls of each."""
+    describe: int = 8
+    """How many of the first suspects get a visualization and the classes that they raise; 0: nor any labels."""
+
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Begin anew, where --out holds an audit of ours, of whatever settings."""
 
     fills_out: ClassVar[bool] = True
-    files: ClassVar[tuple[str, ...]] = ("index.html", "index.json", "class-*.result", "audit.result", "audit.png")
+    files: ClassVar[tuple[str, ...]] = (
+        "index.html",
+        "index.json",
+        "class-*.result",
+        "descriptions.result",
+        "audit.result",
+        "audit.png",
+    )
 
     def run(self, session: Session) -> CommandResult:
         """The audit, and what prints and writes it."""
         from circuits.dataset.audit.audit import audit
 
         self.check_least("top", "random")
+        self.check_least("describe", least=0)
         elapsed = clock()
         model = self.load(self.model)
         images = self.open_images(model.name)
@@ -74,6 +87,7 @@ class AuditModel(ImageOptions):
                 layers=layers,
                 top=self.top,
                 random=self.random,
+                describe=self.describe,
                 store=self.out,
                 seed=self.seed,
                 **reporting(report),
@@ -100,6 +114,7 @@ class AuditModel(ImageOptions):
             "groups": self.groups, "layers": list(self.layers), "seed": self.seed,
         }  # fmt: skip
         words = "".join(f", {name}={value!r}" for name, value in options.items() if value)
+        words += "" if self.describe == 8 else f", describe={self.describe}"
         return "\n".join(
             [
                 "import circuits",
@@ -133,6 +148,8 @@ def _show(console: Console, result: Audit) -> None:
     console.print(table(
         ["suspect", "class", "shortcut", "share", "off", "removed", "inserted", "backgrounds"], rows, right="   rrrrr"
     ))  # fmt: skip
+    for suspect in (s for s in result.suspects[:10] if s.label):
+        console.print(Text(f"{suspect.unit.rpartition('/')[2]}: {suspect.label}", style="dim"))
     for suspect in result.claimed:
         console.print(
             Text(f"{suspect.unit.rpartition('/')[2]} is a shortcut for {suspect.class_name}: {suspect.reason}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -15,6 +15,7 @@ from circuits.attribution.class_scores import class_name
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.common.statistics import Estimate, label_auc
+from circuits.dataset.audit.description import described
 from circuits.dataset.audit.effects import DRAWS, HeldOut, Units, share_of
 from circuits.dataset.audit.evidence import Evidence, class_evidence
 from circuits.dataset.audit.inputs import FEWEST, Inputs, inputs_of, mask_names
@@ -46,8 +47,8 @@ OTHERS = 256
 TRIED = 128
 """Of them those that units are put on, with every suspect and every control."""
 IMAGES_SHOWN = 8
-VERSION = 2
-"""Of what is kept of a finished class: since 2 units are tried together too."""
+VERSION = 3
+"""Of what is kept of a finished class: since 2 units are tried together, since 3 it says which act by being low."""
 INDEX = "index.json"
 
 
@@ -79,6 +80,7 @@ def audit(
     top: int = 5,
     random: int = 20,
     steps: int = 4,
+    describe: int = 8,
     store: str | os.PathLike[str] | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -117,10 +119,12 @@ def audit(
         top: suspects of a class that are tried.
         random: controls of each.
         steps: of integrated gradients.
+        describe: how many of the first suspects are visualized, each by 256 steps of optimization, and asked which
+            scores they raise; all have labels by masks and classes. 0: neither labels nor visualizations.
         store: folder in which finished classes are kept; the same call goes on from there.
         seed: of the halves and of everything sampled.
         batch_size: images per forward pass.
-        progress: True for a bar, or a function of (done, total) layers of classes.
+        progress: True for a bar, or a function of (done, total): the evidence of each class, its suspects, the rest.
 
     Raises:
         CircuitsError: images without classes, or that do not fit the model; a network at chance; a folder `store` of
@@ -132,6 +136,7 @@ def audit(
     number("keep", keep, above=0, most=1)
     for name, value in (("top", top), ("random", random), ("steps", steps)):
         whole_number(name, value)
+    whole_number("describe", describe, least=0)
     given = inputs_of(model, images, labels=labels, classes=classes, annotations=annotations, groups=groups, seed=seed)
     spaces = _spaces(model, layers)
     answers = _answers(model, given, batch_size)
@@ -143,36 +148,44 @@ def audit(
     }  # fmt: skip
     folder = None if store is None else _opened(Path(store).expanduser(), settings, given.images)
     audited: list[ClassAudit] = []
-    omitted = dict(given.omitted)
-    with reporter(progress, "layer") as report:
+    each = top + 2
+    total = len(given.classes) * each + bool(describe)
+    with reporter(progress, "step") as report:
         for done, index in enumerate(given.classes):
             piece = None if folder is None else folder / f"class-{index}.result"
             if piece is not None and piece.is_file():
-                result = ClassAudit.load(piece)
+                audited_class = ClassAudit.load(piece)
             else:
-                result = _of_class(model, given, index, spaces, answers, keep, top, random, steps, seed, batch_size)
+                audited_class = _of_class(
+                    model, given, index, spaces, answers, keep, top, random, steps, seed, batch_size,
+                    lambda step, before=done * each: report(before + step, total),  # type: ignore[misc]
+                )  # fmt: skip
                 if piece is not None:
-                    result.save(piece)
-            audited.append(result)
-            report(done + 1, len(given.classes))
-    return Audit(
-        model=model.name,
-        images=given.images.name,
-        layers=tuple(spaces),
-        accuracy=accuracy,
-        chance=chance,
-        classes=tuple(audited),
-        omitted=omitted,
-        groups=_groups(model, given, answers),
-        masks=given.masks,
-        keep=keep,
-        random=random,
-        seed=seed,
-        provenance=provenance(
-            weights=model.digest, images=given.images.name, images_digest=given.images.digest,
-            n_images=len(given.images), seed=seed,
-        ),
-    )  # fmt: skip
+                    audited_class.save(piece)
+            audited.append(audited_class)
+            report((done + 1) * each, total)
+        result = Audit(
+            model=model.name,
+            images=given.images.name,
+            layers=tuple(spaces),
+            accuracy=accuracy,
+            chance=chance,
+            classes=tuple(audited),
+            omitted=dict(given.omitted),
+            groups=_groups(model, given, answers),
+            masks=given.masks,
+            keep=keep,
+            random=random,
+            seed=seed,
+            provenance=provenance(
+                weights=model.digest, images=given.images.name, images_digest=given.images.digest,
+                n_images=len(given.images), seed=seed,
+            ),
+        )  # fmt: skip
+        if describe:
+            result = described(model, given, result, describe, batch_size, folder)
+            report(total, total)
+    return result
 
 
 def _spaces(model: Model, layers: Sequence[str] | None) -> list[str]:
@@ -242,13 +255,15 @@ def _opened(folder: Path, settings: dict[str, Any], images: Images) -> Path:
         _AUDITS.write_json(path, document)
     elif held["settings"] != settings:
         changed = [k for k in settings if held["settings"].get(k) != settings[k]]
-        raise CircuitsError(f"{folder} holds an audit with other {', '.join(changed)}: give another folder")
+        raise CircuitsError(
+            f"{folder} holds an audit with other {', '.join(changed)}: give another folder, or begin anew (--replace)"
+        )
     return folder
 
 
 def _of_class(
     model: Model, given: Inputs, index: int, spaces: Sequence[str], answers: NDArray[np.int64],
-    keep: float, top: int, random: int, steps: int, seed: int, batch_size: int,
+    keep: float, top: int, random: int, steps: int, seed: int, batch_size: int, report: Callable[[int], None],
 ) -> ClassAudit:  # fmt: skip
     images = given.images
     find, judge = given.of(given.finding, index), given.of(given.judging, index)
@@ -260,6 +275,7 @@ def _of_class(
         model, spaces, index, images.subset(find.tolist()), reference,
         keep=keep, steps=steps, batch_size=batch_size, seed=seed,
     )  # fmt: skip
+    report(1)
     ranked = sorted(
         (
             (suspicion(evidence, unit), space, unit)
@@ -280,6 +296,7 @@ def _of_class(
             joint = _joint(class_name(model, index), trial, together[1], random, seed)
         for _, _, unit in (row for row in ranked if row[1] == space):
             rows.append(_suspect(model, given, index, trial, unit, held_out, answers, random, seed))
+            report(1 + len(rows))
     ways = given.judging[given.labels[given.judging] != index]
     return ClassAudit(
         class_index=index,
@@ -419,6 +436,7 @@ def _suspect(
         insertion=trial.insertion(Units({unit}), controls, rng),
         background=trial.background(Units({unit}), controls, rng),
         split=split,
+        low=float(evidence.signs[unit]) < 0,
         accuracies=trial.accuracies(unit, given.labels[held_out], answers[held_out]),
         group=None if group is None else group[0],
         group_auc=None if group is None else group[1],

@@ -10,6 +10,7 @@ import numpy as np
 
 from circuits.common.examples import Example
 from circuits.common.statistics import Estimate, holm
+from circuits.visualization.result import Visualization
 from zoo.common.results import HIDDEN, Result
 
 Verdict = Literal["shortcut", "possible", "no"]
@@ -70,6 +71,33 @@ class Split(Result):
 
 
 @dataclass(frozen=True)
+class Label(Result):
+    """What a unit detects or does, chosen on one half of some images and measured on the other.
+
+    Attributes:
+        by: "masks": AUC over the pixels of an outlined part (`circuits.label`); "classes": AUC over images, of its
+            largest activation on those of a class; "scores": how much a step along the unit raises the score of a class
+            more than the mean score, a step as long as the layer's activations at every position.
+        name: of the part or class.
+        value: that AUC or change; low, high: its 95 % interval of resampled images; None for scores.
+        control: the same of random directions of the layer; of masks the largest of all controls of `circuits.label`.
+    """
+
+    by: Literal["masks", "classes", "scores"]
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    control: float
+
+    @property
+    def text(self) -> str:
+        """In words, without numbers."""
+        words = {"masks": "detects", "classes": "is most active on images of", "scores": "raises the score of"}
+        return f"{words[self.by]} {self.name}"
+
+
+@dataclass(frozen=True)
 class Suspect(Result):
     """A unit that a class leans on.
 
@@ -99,7 +127,12 @@ class Suspect(Result):
         split: images that have it against those that do not.
         accuracies: class -> its accuracy on the held-out images at hand, and that with the unit removed.
         group, group_auc: of all images of the class, the group that its peak activation tells apart best, and how well.
-        label: what it detects, where the model's labels or masks say so.
+        low: whether it acts by being low: less active on images of the class than on others.
+        label: `labels` in words; empty where none exceeds its controls.
+        labels: what it detects by masks, by classes and by the scores that it raises; the last only of suspects that
+            were to be visualized.
+        visualization: an image optimized to activate it (where it acts by being low, for the opposite); None of
+            suspects after the first ones, and where no image activates it.
         with_images, without_images, elsewhere_images: held-out images of the class that have it, most active first, and
             that do not, least active first; and of other classes that have it (`Split.threshold`).
     """
@@ -124,7 +157,10 @@ class Suspect(Result):
     accuracies: Mapping[str, tuple[float, float]]
     group: str | None = None
     group_auc: Estimate | None = None
+    low: bool = False
     label: str = ""
+    labels: tuple[Label, ...] = ()
+    visualization: Visualization | None = field(default=None, metadata=HIDDEN)
     with_images: tuple[Example, ...] = field(default=(), metadata=HIDDEN)
     without_images: tuple[Example, ...] = field(default=(), metadata=HIDDEN)
     elsewhere_images: tuple[Example, ...] = field(default=(), metadata=HIDDEN)
@@ -155,6 +191,9 @@ class Suspect(Result):
             "background": None if self.background is None else self.background.change.value,
             "background_limit": None if self.background is None else self.background.limit,
             "others_change": self.others_change,
+            "label": self.label,
+            "visualization_peak": None if self.visualization is None else self.visualization.peak,
+            "strongest": None if not self.with_images or self.low else self.with_images[0].value,
             "reason": self.reason,
         }
 
@@ -248,6 +287,7 @@ class Audit(Result):
         classes: that were audited; omitted: name -> why not.
         groups: accuracy of each group, worst first; empty without groups.
         masks: whether the objects' masks were known.
+        undescribed: labels and visualizations that could not be made -> why.
         keep: of the smallest sets. random: controls of an effect. seed: of the split and the samples.
     """
 
@@ -264,6 +304,7 @@ class Audit(Result):
     random: int
     seed: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    undescribed: Mapping[str, str] = field(default_factory=dict)
 
     described = ("claimed_units", "claimed_together", "leaning")
 

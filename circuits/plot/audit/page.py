@@ -28,6 +28,9 @@ class _Card:
     title: str
     sentences: list[str]
     rows: list[tuple[str, list[crops.Crop], str]]
+    labels: list[str]
+    visualization: crops.Crop | None
+    strength: str
     effects: list[tuple[str, str, str, str, str]]
     classes: list[tuple[str, str, str]]
 
@@ -59,7 +62,10 @@ def audit_page(
         ],
         cards=[_card(s, cut) for s in named],
         together=[(together_sentence(j), _effect_rows(j)) for j in audit.joint],
-        others=[(f"{s.class_name}, unit {short(s.unit)}", s.reason, _two(s)) for s in others],
+        others=[
+            (f"{s.class_name}, unit {short(s.unit)}", visualization(s), s.label, s.reason, _two(s)) for s in others
+        ],
+        undescribed=[f"Not made: {what}, {why}." for what, why in audit.undescribed.items()],
         classes=[
             (
                 c.class_name, f"{c.n_images} + {c.n_held_out}", _percent(c.accuracy.value), _percent(c.called.value),
@@ -151,6 +157,38 @@ def sentences(s: Suspect) -> list[str]:
     return lines
 
 
+def label_sentences(s: Suspect) -> list[str]:
+    """What a suspect detects and does, each beside its control."""
+    of = {
+        "masks": "by the outlines: AUC {0:.2f} over pixels, the best control {1:.2f}",
+        "classes": "by the images: AUC {0:.2f}, the best of as many random directions {1:.2f}",
+        "scores": "a step along it: {0:+.2f} beyond the mean score, the best of 20 random directions {1:+.2f}",
+    }
+    return [f"{entry.text} ({of[entry.by].format(entry.value, entry.control)})" for entry in s.labels]
+
+
+def strength_sentence(s: Suspect) -> str:
+    """How active a suspect is on its visualization, beside the held-out image of its class on which it is most."""
+    image = s.visualization
+    if image is None:
+        return ""
+    if s.low:
+        return f"An image made to turn it down, which is how it acts: it reaches {image.peak:.3g}."
+    strongest = s.with_images[0].value if s.with_images else None
+    beside = "" if strongest is None else f", on the image of {s.class_name} with most of it {strongest:.3g}"
+    weaker = (
+        ""
+        if strongest is None or image.weaker_than(strongest) is None
+        else ": it lacks something that photographs have"
+    )
+    return f"An image made to activate it: it reaches {image.peak:.3g}{beside}{weaker}."
+
+
+def visualization(s: Suspect) -> crops.Crop | None:
+    """The optimized image as pixels; None where there is none."""
+    return None if s.visualization is None else crops.pixels(s.visualization.image, s.visualization.channels)
+
+
 def together_sentence(joint: Joint) -> str:
     """What several units off the object do together."""
     units = ", ".join(short(unit) for unit in joint.units)
@@ -183,6 +221,9 @@ def _card(s: Suspect, cut: crops.Crops) -> _Card:
             for title, key in rows
             if cut.get(f"{s.unit} {key} {s.class_index}")
         ],
+        labels=label_sentences(s),
+        visualization=visualization(s),
+        strength=strength_sentence(s),
         effects=_effect_rows(s),
         classes=[(name, _percent(before), _percent(after)) for name, (before, after) in s.accuracies.items()],
     )

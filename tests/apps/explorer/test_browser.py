@@ -65,6 +65,7 @@ def small_audit(out: Path) -> None:
         "scenes:130@7",
         classes=["car"],
         layers=["mixed4b"],
+        describe=0,
         top=2,
         random=4,
         steps=1,

@@ -19,7 +19,7 @@ from apps.explorer.session.state import Location
 from circuits.common.examples import Example
 from circuits.dataset.audit.results import Audit, Effect, Suspect
 from circuits.errors import shorten
-from circuits.plot.audit.page import sentences
+from circuits.plot.audit.page import label_sentences, sentences, strength_sentence, visualization
 from circuits.plot.drawing import crops, palette
 from circuits.plot.drawing.wording import short
 
@@ -87,6 +87,8 @@ def show(at: Location, suspect: Suspect, opened: OpenAudit) -> None:
         st.markdown(plain(f"{suspect.reason[:1].upper()}{suspect.reason[1:]}."))
         for sentence in sentences(suspect):
             st.markdown(plain(sentence))
+        if labels := label_sentences(suspect):
+            st.markdown(plain(f"It {'; '.join(labels)}."))
         with st.container(horizontal=True, gap="small"):
             if st.button("Remove it", key="remove-it"):
                 links.change(panel="without", remove=f"{short(suspect.unit)}@1", measured=None)
@@ -103,6 +105,12 @@ def show(at: Location, suspect: Suspect, opened: OpenAudit) -> None:
             f"units. Removed: change of how many images of {plain(suspect.class_name)} are right; inserted: of how "
             "many images of other classes are called so."
         )
+    optimized = visualization(suspect)
+    if optimized is not None:
+        st.markdown("###### Visualization")
+        image = tile(None, uri(jpeg(optimized, SIDE)), alt=f"visualization of {title_of(suspect)}")
+        gallery([image], "visualization", size=130, label="visualization")
+        st.caption(plain(strength_sentence(suspect)))
     examples = {
         f"Images of {suspect.class_name} with it": suspect.with_images,
         f"Images of {suspect.class_name} without it": suspect.without_images,

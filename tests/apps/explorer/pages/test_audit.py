@@ -31,7 +31,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, images = circuits.load("scenes"), "scenes:130@7"
     groups = [GROUP if i % 2 else "none" for i in range(130)]
     result = circuits.audit(
-        model, images, classes=["car", "cat"], layers=["mixed4b"], groups=groups, top=2, random=4, steps=1, store=out
+        model,
+        images,
+        classes=["car", "cat"],
+        layers=["mixed4b"],
+        groups=groups,
+        top=2,
+        random=4,
+        steps=1,
+        describe=1,
+        store=out,
     )
     result.save(out / RESULT)
     return out

@@ -48,7 +48,15 @@ def folder(model: circuits.Model, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("audit")
     groups = ["red" if image.getpixel((SIDE - 1, 0))[0] > 200 else "plain" for image in photographs()]
     result = circuits.audit(
-        model, photographs(), classes=["cat", "dog"], layers=["relu"], groups=groups, top=3, random=8, store=out
+        model,
+        photographs(),
+        classes=["cat", "dog"],
+        layers=["relu"],
+        groups=groups,
+        top=3,
+        random=8,
+        describe=0,
+        store=out,
     )
     result.save(out / RESULT)
     return out

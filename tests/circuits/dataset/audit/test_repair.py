@@ -109,7 +109,7 @@ def test_the_unit_of_the_cue_is_learned_on_one_half_and_judged_on_the_other(mode
 
 
 def test_groups_of_an_audit_are_those_that_its_unit_tells_apart(model: circuits.Model) -> None:
-    plain = circuits.audit(model, images(), labels=LABELS.tolist(), layers=["relu"])
+    plain = circuits.audit(model, images(), labels=LABELS.tolist(), layers=["relu"], describe=0)
     with pytest.raises(circuits.CircuitsError, match="calls no unit a shortcut"):  # each image's class has the green
         repaired(model, ["relu:2"], groups=plain)
     possible = [
