@@ -116,7 +116,7 @@ def _visualizations(
     model: Model, suspects: Sequence[Suspect], seed: int, omitted: dict[str, str]
 ) -> dict[tuple[str, bool], Visualization]:
     """Unit and whether it acts by being low -> an optimized image, then a negative one; none that does not activate."""
-    images = {}
+    images: dict[tuple[str, bool], Visualization] = {}
     for low, optimum in ((False, "positive"), (True, "negative")):
         units = list(dict.fromkeys(s.unit for s in suspects if s.low == low))
         if not units:
