@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from sae.steering import LatentEdit as LatentEdit, Steering as Steering, When as When, steer as steer
     from sae.superposition.geometry import geometry as geometry
     from sae.training import sweeps as sweeps
+    from sae.training.predictions import tune_on_predictions as tune_on_predictions
     from sae.training.reporting import Report as Report, tensorboard as tensorboard, wandb as wandb
     from sae.training.settings import TrainingSettings as TrainingSettings
     from sae.training.sweeps import sweep as sweep

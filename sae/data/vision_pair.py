@@ -55,6 +55,7 @@ class VisionPair:
     """
 
     axes = ("image", "y", "x")
+    differentiable = True
 
     def __init__(self, model: Model, source: str, target: str, *, patch: int | Sequence[int] | None = None) -> None:
         self.source, self.target = VisionSite(model, source), VisionSite(model, target)
@@ -177,11 +178,18 @@ class VisionPair:
             yield
 
     def predictions(
-        self, inputs: Any, ways: Sequence[Function | None], *, batch_size: int = 32, progress: Progress = None
+        self,
+        inputs: Any,
+        ways: Sequence[Function | None],
+        *,
+        batch_size: int = 32,
+        progress: Progress = None,
+        gradients: bool = False,
     ) -> Iterator[tuple[list[Tensor], Tensor | None]]:
         """Class scores `(n, classes)` before any softmax, once per function of pairs, and the labels where known.
 
         Images are decoded, and run up to the target, once for all functions. See `sae.data.site.Site.predictions`.
+        With `gradients` these pass from the scores to the functions.
         """
         images = self.open(inputs)
         labels = self.target.labels(images)
@@ -193,6 +201,7 @@ class VisionPair:
                 maps = read(self.model, batch, [source])[source.name]
                 acts, context = rest.begin(batch)
                 pairs = self._pairs(maps, as_maps(acts)[:, channels])
+            with torch.set_grad_enabled(gradients):
                 scores = [
                     rest.scores(acts if way is None else on_channels(_ready(way, pairs), channels)(acts), context)
                     for way in ways

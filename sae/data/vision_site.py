@@ -43,6 +43,7 @@ class VisionSite:
     """
 
     axes = ("image", "y", "x")
+    differentiable = True
 
     def __init__(self, model: Model, layer: str) -> None:
         unit = model.resolve(layer)
@@ -130,11 +131,18 @@ class VisionSite:
             yield
 
     def predictions(
-        self, inputs: Any, ways: Sequence[Function | None], *, batch_size: int = 32, progress: Progress = None
+        self,
+        inputs: Any,
+        ways: Sequence[Function | None],
+        *,
+        batch_size: int = 32,
+        progress: Progress = None,
+        gradients: bool = False,
     ) -> Iterator[tuple[list[Tensor], Tensor | None]]:
         """Class scores `(n, classes)` before any softmax, once per function, and the labels of the images where known.
 
         Images are decoded, and run up to this layer, once for all functions. See `sae.data.site.Site.predictions`.
+        With `gradients` these pass from the scores to the functions.
         """
         images = self.open(inputs)
         labels = self.labels(images)
@@ -144,6 +152,7 @@ class VisionSite:
         for indices, batch in images.batches(self.model.input, batch_size=batch_size, progress=progress):
             with torch.no_grad():
                 acts, context = rest.begin(batch)
+            with torch.set_grad_enabled(gradients):
                 scores = [rest.scores(acts if f is None else f(acts), context) for f in functions]
             yield scores, None if labels is None else labels[indices]
 
