@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from sae.data.vision_pair import VisionPair as VisionPair
     from sae.data.vision_site import VisionSite as VisionSite
     from sae.evaluation import metrics as metrics
+    from sae.evaluation.diffing.diff import diff as diff
+    from sae.evaluation.diffing.results import ModelDiff as ModelDiff
+    from sae.evaluation.diffing.settings import DiffSettings as DiffSettings
     from sae.evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
     from sae.evaluation.sweep_table import summary as summary
     from sae.evaluation.trust.metric_table import MetricTable as MetricTable, metric_table as metric_table

@@ -358,9 +358,16 @@ class CircuitDiff(Result):
 def diff(first: Circuit, second: Circuit) -> CircuitDiff:
     """What two circuits of a model share and what only one of them has: of two methods, images, targets, or layers.
 
+    Two networks are compared by `sae.diff`, which stands above this package.
+
     Raises:
-        CircuitsError: see `Circuit.diff`.
+        CircuitsError: see `Circuit.diff`; they are no circuits.
     """
+    for value in (first, second):
+        if not isinstance(value, Circuit):
+            raise CircuitsError(
+                f"diff compares two circuits, not a {type(value).__name__}; two networks: sae.diff(a, b, layer=...)"
+            )
     return first.diff(second)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from circuits.plot.results import draws
 from circuits.plot.sae.metric_table import metric_table_figure
+from circuits.plot.sae.model_diff import model_diff_figure
 from circuits.plot.sae.separation import separation_figure
 from circuits.plot.sae.steering import steering_figure
 from circuits.plot.sae.text_latent_page import texts_page
@@ -13,6 +14,7 @@ from circuits.plot.sae.training import training_figure
 from circuits.plot.superposition import charts, models
 from circuits.plot.superposition.recovery import recovery_figure
 from circuits.plot.units.layer_scatter import layer_units_figure
+from sae.evaluation.diffing.results import ModelDiff
 from sae.evaluation.trust.cluster_separation import Separation
 from sae.evaluation.trust.metric_table import MetricTable
 from sae.language.latent_examples import TextFeature, TextFeatures
@@ -30,6 +32,7 @@ for _kind, _function in (
     (Runs, training_figure),
     (MetricTable, metric_table_figure),
     (Separation, separation_figure),
+    (ModelDiff, model_diff_figure),
     (Run, lambda run, **options: training_figure([run], **options)),
     (Study, steering_figure),
     (LayerUnits, layer_units_figure),

@@ -118,6 +118,19 @@ def metrics() -> Any:
 
 
 @cached
+def model_diff() -> Any:
+    from sae.evaluation.diffing.results import ClassEffect, DiffCounts, DiffLatent
+
+    latents = tuple(
+        DiffLatent(i, kind, share, 0.1, None, 0, 0.2, 0.1, 1.0, "car", 0.9, 0.5)
+        for i, (kind, share) in enumerate((("only first", 0.95), ("shared", 0.5)))
+    )
+    counts = [DiffCounts(name, 1, 0, n, 0, 0, 0, n, 0.1, 0.2, 0.4) for name, n in (("a and b", 1), ("a twice", 0))]
+    effects = (ClassEffect("a/l", "car", 20, 1, 0.9, 0.4, 0.85, 0.8, 0.9, 2.0, 0.1),)
+    return sae.ModelDiff("a/l", "b/l", counts[0], tuple(counts[1:]), latents, effects, False, 70, 30)
+
+
+@cached
 def language() -> Any:
     from zoo.networks.language import load_language
 
@@ -294,6 +307,7 @@ EXAMPLES: dict[str, Callable[[Path], Any]] = {
     ),
     "TextFeatures": lambda _: text_features(),
     "MetricTable": lambda _: metrics(),
+    "ModelDiff": lambda _: model_diff(),
     "Trained": lambda _: toys(),
     "Tuning": lambda _: tuning(),
     "Visualization": lambda _: circuits.visualize(model(), "mixed4a:11", steps=1)[0],

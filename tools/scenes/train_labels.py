@@ -6,7 +6,8 @@ channels, no penalty on activations or kernels, no sign of the reductions. The l
 and nothing else. So whatever circuits it has, it has from the labels. About 10 minutes on one core.
 
 `--without car` trains a network that never sees a class, to be compared with one that did; `--checkpoints 20` also
-writes the network as it was during the training, denser at its beginning (`step-000045.safetensors` beside `--out`).
+writes the network as it was during the training, denser at its beginning (`step-000045.safetensors` beside `--out`);
+`--start FILE` goes on from a network that was trained before.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +35,8 @@ log = logging.getLogger(__name__)
 
 
 def train(pool: Pool, *, seed: int = 0, steps: int = 6000, batch_size: int = 64, rate: float = 2e-3,
-          progress: bool = True, after_step: Callable[[InceptionV1], None] = lambda _: None,
+          progress: bool = True, start: Path | None = None,
+          after_step: Callable[[InceptionV1], None] = lambda _: None,
           ) -> InceptionV1:  # fmt: skip
     """Train a network of `SPEC` on the labels of `pool`; in evaluation mode, on the CPU.
 
@@ -44,6 +47,7 @@ def train(pool: Pool, *, seed: int = 0, steps: int = 6000, batch_size: int = 64,
         batch_size: scenes a step.
         rate: the highest learning rate (Adam).
         progress: show a bar.
+        start: weights to go on from, of a network that was trained before.
         after_step: called with the network after every step.
     """
     torch.manual_seed(seed)
@@ -52,6 +56,8 @@ def train(pool: Pool, *, seed: int = 0, steps: int = 6000, batch_size: int = 64,
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    if start is not None:
+        module.load_state_dict(load_file(start))
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(seed)
     labels = torch.from_numpy(pool.labels)
@@ -110,6 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=48_000, help="scenes drawn to train on")
     parser.add_argument("--without", nargs="*", default=(), choices=CLASSES, help="classes that it never sees")
     parser.add_argument("--checkpoints", type=int, default=0, help="also write so many during the training")
+    parser.add_argument("--start", type=Path, help="a file of weights to go on from")
+    parser.add_argument("--rate", type=float, default=2e-3, help="the highest learning rate")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw scenes")
     parser.add_argument("--threads", type=int, default=1, help="of torch; the rounding, so the bits, depend on it")
     options = parser.parse_args(arguments)
@@ -118,7 +126,9 @@ def main(arguments: list[str] | None = None) -> None:
     pool = without(make_pool(options.scenes, options.seed, options.workers), options.without)
     at = checkpoint_steps(options.steps, options.checkpoints) if options.checkpoints else []
     checkpoints = Checkpoints(options.out.parent, at)
-    module = train(pool, seed=options.seed, steps=options.steps, after_step=checkpoints)
+    module = train(
+        pool, seed=options.seed, steps=options.steps, rate=options.rate, start=options.start, after_step=checkpoints
+    )
     accuracy = evaluate.accuracy(evaluate.run(module, dataset(2600, HELD_OUT_SEED)))
     log.info("accuracy on 2600 held-out scenes: %.4f", accuracy)
     metadata = {

@@ -187,3 +187,17 @@ def planted_5h() -> circuits.Model:
 def test_published_answers_pass_on_a_net_into_which_they_were_planted() -> None:
     found = list(families.published(planted_5h()))
     assert [c.verdict for c in found] == [PASS] * 4, found
+
+
+def test_two_networks_and_two_circuits_are_compared_by_one_command(cli: Cli, tmp_path: Path) -> None:
+    short = ("--images", "scenes:26", "--steps", "20", "--latents", "32", "--k", "4")
+    document = cli(
+        "diff", "scenes-labels", "scenes", "--layer", "mixed4a", *short, "--out", str(tmp_path / "d"), "--json"
+    ).json
+    assert document["counts"]["shared"] + document["counts"]["dead"] > 0 and len(document["controls"]) == 1
+    assert written(tmp_path / "d") == {"diff.json", "diff.png", "index.html", "comparison.json"}
+    cli("trace", "scenes/mixed4a:11", "--images", "scenes:16", "--no-score", "--out", str(tmp_path / "c"))
+    circuit = str(tmp_path / "c" / "circuit.json")
+    same = cli("diff", circuit, circuit, "--json").json
+    assert same["both"] and not same["only_first"] and not same["only_second"]
+    assert is_refused(cli("diff", "scenes", "scenes"))
