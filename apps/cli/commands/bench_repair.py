@@ -14,8 +14,8 @@ from apps.cli.errors import UsageError
 from apps.cli.output.console import table
 from apps.cli.registry import command
 
-WAYS = ("repaired", "retrained", "both")
-"""Units held still, the last layer trained anew, and both."""
+WAYS = ("repaired", "retrained", "both", "tuned")
+"""Units held still, the last layer trained anew, both, and every weight trained on."""
 
 
 @command(group="Analysis", order=29, summary="repairs of networks that learned a planted shortcut")
@@ -24,8 +24,10 @@ class BenchRepair(Command):
     """Repair the networks of scenes-shortcuts, and hold them against networks that were trained without.
 
     For each network: the accuracy on its worst group as it is, with learned units held still, with random units held
-    instead (95 % of the draws), with the last layer trained anew on the same balanced images, and with both; beside the
-    networks without a shortcut on the same images, and what each costs on images without the cue. See docs/repair.md.
+    instead (95 % of the draws), with the last layer trained anew on the same balanced images, with both, and with every
+    weight trained on (beside the same changes of random weights, and the same training on images that are not
+    balanced); beside the networks without a shortcut on the same images, and what each costs on images without the cue.
+    See docs/repair.md.
 
     Example:
         circuits bench repair
@@ -72,6 +74,9 @@ class BenchRepair(Command):
                 "repaired",
                 "retrained",
                 "both",
+                "random weights",
+                "unbalanced",
+                "tuned",
                 "mixed",
                 "clean",
                 "cost",
@@ -100,5 +105,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["network"], str(row["units"]), f"{row['worst_before']:.3f}",
         f"{row['random_low']:.3f} to {row['random_high']:.3f}", way("repaired"), way("retrained"), way("both"),
+        f"{row['random_weights_low']:.3f} to {row['random_weights_high']:.3f}", f"{row['worst_unbalanced']:.3f}",
+        way("tuned"),
         f"{row['worst_mixed']:.3f}", f"{row['worst_clean']:.3f}", costs,
     ]  # fmt: skip

@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 JUDGED = "The audit chose the units on these images, those that they are measured on included: --held-out gives others."
 
 
-@command(group="Analysis", order=28, summary="hold units still, and see what that mends and costs")
+@command(group="Analysis", order=28, summary="mend a network on labeled groups, and see what that costs")
 @dataclass(frozen=True, kw_only=True)
 class RepairNetwork(ImageOptions):
-    """Hold units still, and measure on held-out images what that mends and what it costs.
+    """Train a network on or hold units still, and measure on held-out images what that mends and what it costs.
 
-    Half of the images gives the means; on the other half: accuracy, the worst group, calibration, what else changes,
-    beside random units of equal activity and the last layer trained anew on balanced images. With --export the network
-    without the units, for a process that has only torch. With --out: repair.json.
+    Without --units, --layers and --audit every weight is trained on, on half of the images, balanced over classes and
+    groups; its rate is chosen by cross-validation there. That needs groups. With --units, or the shortcuts of an
+    --audit, those units are held still, at means of that half. With --layers units of those layers are learned that the
+    network classifies every group well without. On the other half: accuracy, the worst group, calibration, what else
+    changes, beside changes of equal size at random and the last layer trained anew on balanced images. With --export
+    the network as it is then, for a process that has only torch. With --out: repair.json.
 
-    Without --units and --audit the first half also says which units: they are learned so that every group is classified
-    well without them, and their number is chosen by cross-validation there. That needs groups. With --audit and
-    --layers the groups are those that the audit's first shortcut tells apart, and no names of groups are needed.
+    With --audit and --layers, or --audit and --how tune, the groups are those that the audit's first shortcut tells
+    apart, and no names of groups are needed.
 
     Example:
         circuits repair scenes-shortcuts/tag-bus-95 --units conv4:54 --images scenes:shortcuts/tag-bus-95:800
@@ -49,11 +51,11 @@ class RepairNetwork(ImageOptions):
     units: Many = ()
     """Unit to hold still, LAYER:UNIT, or LAYER~NAME:UNIT of an SAE (--sae); may be repeated."""
     audit: Path | None = None
-    """Folder of a finished `circuits audit`, whose shortcuts are the units; with --layers, what tells groups apart."""
+    """Folder of a finished `circuits audit`, whose shortcuts are the units; with --layers or --how tune, the groups."""
     layers: Many = ()
-    """Layer whose units may be chosen without --units; may be repeated. By default the second half of the trunk."""
-    how: Literal["mean", "zero", "project"] = "mean"
-    """Hold each at its mean or at zero, or take the direction that it writes out."""
+    """Layer whose units may be learned; may be repeated. With --how mean by default the second half of the trunk."""
+    how: Literal["mean", "zero", "project", "tune"] | None = None
+    """Hold each unit at its mean or at zero, or take the direction that it writes out; or train every weight on."""
     groups: str | None = None
     """CSV file with path,group or path,class,group; or `folders`, those below the classes'; by default the images'."""
     held_out: Many = ()
@@ -62,12 +64,14 @@ class RepairNetwork(ImageOptions):
     """How many times other units, about as active, are edited instead."""
     export: Path | None = None
     """Folder to write the network into: edited.pt2, and weights.safetensors where the edit is exactly in weights."""
+    way: Literal["repaired", "retrained", "both"] = "repaired"
+    """Which network to write: as repaired, with the last layer trained anew, or with both."""
 
     files: ClassVar[tuple[str, ...]] = ()
 
     def run(self, session: Session) -> CommandResult:
         """Measure, and export."""
-        from circuits.dataset.audit.repair.export import export, export_folder
+        from circuits.dataset.audit.repair.export import export_folder
         from circuits.dataset.audit.repair.repair import repair
 
         self.check_least("random", least=0)
@@ -75,7 +79,7 @@ class RepairNetwork(ImageOptions):
             export_folder(self.export)  # before minutes of measuring
         if self.layers and self.units:
             raise UsageError("give --units, or the --layers whose units are learned, not both")
-        by_audit = self.audit is not None and bool(self.layers)
+        by_audit = self.audit is not None and (bool(self.layers) or self.how == "tune")
         if by_audit and self.groups is not None:
             raise UsageError("give --groups, or the --audit whose first shortcut tells groups apart, not both")
         model = self.load(self.model)
@@ -91,7 +95,7 @@ class RepairNetwork(ImageOptions):
                 model, images, units or None, layers=self.layers or None, how=self.how, held_out=held_out,
                 groups=audit if by_audit else self.groups, random=self.random, seed=self.seed, **reporting(report),
             )  # fmt: skip
-        written = None if self.export is None else export(model, result.edits, self.export, images=images)
+        written = None if self.export is None else self._written(model, result, images)
 
         def show(console: Console) -> None:
             _show(console, result, written)
@@ -100,6 +104,16 @@ class RepairNetwork(ImageOptions):
 
         document = {"repair": result.describe(), "export": None if written is None else written.describe()}
         return CommandResult(document, show)
+
+    def _written(self, model: Model, result: Repair, images: Any) -> Export:
+        """The network that --way names, in files."""
+        from circuits.dataset.audit.repair.export import export
+
+        assert self.export is not None
+        if self.way not in result.weights:
+            raise UsageError(f"no --way {self.way} to export: {result.retraining}")
+        edits = [] if self.way == "retrained" else result.edits
+        return export(model, edits, self.export, images=images, weights=result.weights[self.way])
 
     def others(self, sources: Many) -> Any:
         """Images of --held-out."""
@@ -112,15 +126,19 @@ class RepairNetwork(ImageOptions):
         from circuits.dataset.audit.removal import audit_of
 
         audit = audit_of(model, folder)
-        if not audit.claimed and not self.layers:
+        if not audit.claimed and not self.layers and self.how != "tune":
             raise UsageError(f"the audit in {folder} calls no unit a shortcut: give units, --units LAYER:UNIT")
         return audit
 
 
+def _what(result: Repair) -> str:
+    if result.how == "tune":
+        return f"every weight trained on, at most {result.rate:.0%} of their size a step"
+    return f"{len(result.units)} units, {result.how}: {', '.join(result.units)}"
+
+
 def _show(console: Console, result: Repair, written: Export | None) -> None:
-    console.print(
-        Text.assemble((result.model, "bold"), f"  {len(result.units)} units, {result.how}: {', '.join(result.units)}")
-    )
+    console.print(Text.assemble((result.model, "bold"), f"  {_what(result)}"))
     rows = [
         [row["way"], f"{row['accuracy']:.3f}", f"{row['worst_accuracy']:.3f}", row["worst"],
          "" if row["worst_low"] is None else f"{row['worst_low']:.3f} to {row['worst_high']:.3f}",
@@ -137,7 +155,8 @@ def _show(console: Console, result: Repair, written: Export | None) -> None:
         console.print(table(["group", "images", "before", "after"], groups))
     if result.validated:
         line = ", ".join(f"{n}: {value:.3f}" for n, value in result.validated.items())
-        console.print(f"worst accuracy by cross-validation, by number of units: {line}")
+        by = "rate" if result.how == "tune" else "number of units"
+        console.print(f"worst accuracy by cross-validation, by {by}: {line}")
     if len(result.curve) > 1:
         line = ", ".join(f"{n}: {of.worst_accuracy:.3f}" for n, of in result.curve.items())
         console.print(f"worst accuracy with the first units: {line}")

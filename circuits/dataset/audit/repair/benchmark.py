@@ -15,6 +15,7 @@ from circuits.common.statistics import Estimate
 from circuits.dataset.audit.repair.choice import Labeled
 from circuits.dataset.audit.repair.repair import class_names, measured, repaired
 from circuits.dataset.audit.repair.result import Outcome, Repair
+from circuits.dataset.audit.repair.tuning import Trainer, with_weights
 from circuits.errors import CircuitsError
 from circuits.network.interventions import edit
 from circuits.network.model import Model, load
@@ -28,14 +29,15 @@ LAYERS = ["conv3", "conv4", "conv5"]
 WITHIN, COST = 0.03, 0.01
 """A repair passes where its worst group is at most so far below that of the network without the shortcut, and accuracy
 on images without the cue falls by at most so much."""
-WAYS = ("repaired", "retrained", "both")
+WAYS = ("repaired", "retrained", "both", "tuned")
+NONE = (float("nan"), float("nan"))
 DRAWS = 1000
 """Resamplings of the images for the interval of a difference."""
 
 
 @dataclass(frozen=True)
 class Way(Result):
-    """One way to mend a network: units held still, the last layer trained anew, or both.
+    """One way to mend a network: units held still, the last layer trained anew, both, or every weight trained on.
 
     Attributes:
         worst: accuracy on the worst group, with the 95 % interval of that group's images (Wilson).
@@ -65,17 +67,22 @@ class ShortcutRepair(Result):
     Attributes:
         name: of the shortcut.
         repair: on scenes with the cue on half of every class, which nothing was chosen on.
-        ways: "repaired", "retrained" and "both" -> what it comes to; without the two last where a class has too few
-            scenes to train on.
-        natural: accuracy on scenes as in training, before and after.
+        tuned: every weight trained on instead of units held, on the same scenes.
+        unbalanced: every weight trained on, at the rate of `tuned`, on as many scenes as in training, balanced over
+            nothing: what comes of the training alone.
+        ways: "repaired", "retrained", "both" and "tuned" -> what it comes to; without "retrained" and "both" where a
+            class has too few scenes to train on.
+        natural: accuracy on scenes as in training, before, after, and tuned.
         clean: accuracy on the scenes without the cue among those of `repair`, before and after.
         references: name of a network without a shortcut -> its outcome on the same images as `repair`.
     """
 
     name: str
     repair: Repair
+    tuned: Repair
+    unbalanced: Outcome
     ways: dict[str, Way]
-    natural: tuple[float, float]
+    natural: tuple[float, float, float]
     clean: tuple[float, float]
     references: dict[str, Outcome]
 
@@ -106,7 +113,7 @@ class RepairTable(Result):
         """A row for each network: worst group and what it costs, beside random edits, retraining and references."""
         records = []
         for row in self.rows:
-            result, low_high = row.repair, row.repair.random_worst_interval or (float("nan"), float("nan"))
+            result, low_high = row.repair, row.repair.random_worst_interval or NONE
             record: dict[str, Any] = {
                 "network": row.name,
                 "units": row.units,
@@ -118,6 +125,11 @@ class RepairTable(Result):
                 "clean_repaired": row.clean[1],
                 "natural_before": row.natural[0],
                 "natural_repaired": row.natural[1],
+                "natural_tuned": row.natural[2],
+                "worst_unbalanced": row.unbalanced.worst_accuracy,
+                "rate": row.tuned.rate,
+                "random_weights_low": (row.tuned.random_worst_interval or NONE)[0],
+                "random_weights_high": (row.tuned.random_worst_interval or NONE)[1],
                 "passes": row.ways["repaired"].passes,
             }
             for name in WAYS:
@@ -196,10 +208,15 @@ def _row(
 
     choosing, judging = scenes("balanced", images, seed), scenes("balanced", judged, seed + 1)
     result = repaired(model, None, choosing, judging, layers=LAYERS, random=random, points=1, seed=choice)
-    natural = scenes("natural", images, seed + 1)
-    before = measured(model, natural, class_names(model)).accuracy
+    tuned = repaired(model, None, choosing, judging, how="tune", random=random, seed=choice)
+    natural, classes = scenes("natural", images, seed + 1), class_names(model)
+    before = measured(model, natural, classes).accuracy
     with edit(model, result.edits):
-        after = measured(model, natural, class_names(model)).accuracy
+        after = measured(model, natural, classes).accuracy
+    after_tuning = measured(with_weights(model, tuned.weights["repaired"]), natural, classes).accuracy
+    trainer = Trainer(model, (*scenes("natural", images, seed)[:2], None), 64)
+    trainer.train(np.arange(images), tuned.rate, choice)
+    unbalanced = measured(trainer.model, judging, classes)
     references = {which: measured(other, judging, class_names(other)) for which, other in clean.items()}
     groups = np.array(judging[2])
     without = np.array([" without " in group for group in groups])
@@ -207,7 +224,7 @@ def _row(
     def right(of: Outcome) -> NDArray[np.bool_]:
         return np.equal(of.answers, judging[1])
 
-    outcomes = {"repaired": result.after, "retrained": result.retrained, "both": result.both}
+    outcomes = {"repaired": result.after, "retrained": result.retrained, "both": result.both, "tuned": tuned.after}
     ways = {
         which: Way(
             Estimate(of.worst_accuracy, *result.interval(of)),
@@ -218,7 +235,7 @@ def _row(
         if of is not None
     }
     costs = float(right(result.before)[without].mean()), float(right(result.after)[without].mean())
-    return ShortcutRepair(name, result, ways, (before, after), costs, references)
+    return ShortcutRepair(name, result, tuned, unbalanced, ways, (before, after, after_tuning), costs, references)
 
 
 def _gap(reference: NDArray[np.bool_], mended: NDArray[np.bool_], groups: NDArray[np.str_]) -> Estimate:

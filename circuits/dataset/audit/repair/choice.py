@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,9 @@ HELD = 1 << 30
 
 Labeled = tuple[Images, NDArray[np.int64], list[str] | None]
 """Images, their classes and their groups."""
+
+State = dict[str, Tensor]
+"""Entries of a `state_dict`."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +69,18 @@ def choose(
         CircuitsError: no groups, one group alone, or too few images. EditError: layers that hold no channels to choose.
     """
     images, labels, groups = fitting
-    if groups is None or len(set(groups)) < 2:
-        raise CircuitsError(
-            "units to hold still are learned from images of two groups or more, and here "
-            f"{'no groups are known' if groups is None else f'all are of {groups[0]!r}'}: name the units, or give "
-            "groups= (a file, folders, or an audit that calls a unit a shortcut)"
-        )
+    parts = parts_of(images, groups, seed)
     named = _layers(model, layers)
     learning = _Learning(model, named, fitting, batch_size)
     counts = [n for n in COUNTS if n <= max(1, learning.total // 3)]
     right = {n: np.zeros(len(labels), dtype=bool) for n in counts}
-    parts = _parts(images, groups, seed)
     for number, part in enumerate(parts):
         rest = np.setdiff1d(np.arange(len(labels)), part)
         order = learning.order(rest, counts[-1], seed + number + 1)
         for n in counts:
             right[n][part] = learning.answers(part, order[:n]) == labels[part]
     of = np.array(groups)
-    validated = {n: min(float(right[n][of == name].mean()) for name in set(groups)) for n in counts}
+    validated = {n: min(float(right[n][of == name].mean()) for name in np.unique(of)) for n in counts}
     count = max(counts, key=lambda n: (validated[n], -n))
     order = learning.order(np.arange(len(labels)), counts[-1], seed)
     return Choice(tuple(learning.units[i] for i in order[:count].tolist()), validated)
@@ -109,34 +106,70 @@ def _layers(model: Model, layers: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _parts(images: Images, groups: Sequence[str], seed: int) -> list[NDArray[np.int64]]:
-    """Parts with as many images of each group, copies of one image in the same."""
+def parts_of(images: Images, groups: Sequence[str] | None, seed: int) -> list[NDArray[np.int64]]:
+    """Parts with as many images of each group, copies of one image in the same.
+
+    Raises:
+        CircuitsError: no groups, one group alone, or too few images of one.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
+    if groups is None or len(set(groups)) < 2:
+        raise CircuitsError(
+            "a repair is learned from images of two groups or more, and here "
+            f"{'no groups are known' if groups is None else f'all are of {groups[0]!r}'}: name the units, or give "
+            "groups= (a file, folders, or an audit that calls a unit a shortcut)"
+        )
     few, count = Counter(groups).most_common()[-1]
     if count < FOLDS:
         raise CircuitsError(
-            f"{count} images of the group {few!r} to choose units on: {FOLDS} parts need one each, so give more"
+            f"{count} images of the group {few!r} to choose on: {FOLDS} parts need one each, so give more"
         )
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     contents = np.unique(np.array([digest.hex() for digest in images.contents()]), return_inverse=True)[1]
     return [part for _, part in folds.split(np.zeros(len(groups)), list(groups), contents)]
 
 
+class Batches:
+    """Images to learn from: their classes, and weights such that every class and group has the same in all."""
+
+    def __init__(self, model: Model, fitting: Labeled) -> None:
+        self.model = model
+        self.source, labels, groups = fitting
+        self.labels = torch.as_tensor(labels)
+        self.weights = torch.as_tensor(cell_weights(labels, groups)[0], dtype=torch.float32)
+        size = 4 * len(self.source) * math.prod(model.input.shape)
+        self._held = self.source.tensor(model.input) if size <= HELD else None
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Some of the images, `(n, channels, H, W)` in [0, 1]."""
+        return self.source.tensor(self.model.input, indices) if self._held is None else self._held[list(indices)]
+
+    def drawn(self, indices: NDArray[np.int64], generator: torch.Generator) -> Iterator[list[int]]:
+        """Batches of some of the images without end, each image as often as any other."""
+        waiting: list[int] = []
+        while True:
+            if len(waiting) < min(BATCH, len(indices)):
+                waiting = indices[torch.randperm(len(indices), generator=generator).numpy()].tolist()
+            batch, waiting = waiting[:BATCH], waiting[BATCH:]
+            yield batch
+
+    def loss(self, scores: Tensor, indices: Sequence[int]) -> Tensor:
+        """Mean weighted cross-entropy of class scores `(n, classes)`."""
+        losses = F.cross_entropy(scores, self.labels[indices].to(scores.device), reduction="none")
+        return (losses * self.weights[indices].to(losses)).mean()
+
+
 class _Learning:
-    """What is learned on: images and their weights, and the units with their means."""
+    """The units with their means, and the images that are learned from."""
 
     def __init__(self, model: Model, layers: Sequence[str], fitting: Labeled, batch_size: int) -> None:
         self.model, self.batch_size = model, batch_size
-        self.images, labels, groups = fitting
-        self.labels = torch.as_tensor(labels)
-        self.weights = torch.as_tensor(cell_weights(labels, groups)[0], dtype=torch.float32)
-        means = pooled_responses(model, self.images, layers, pool="mean", batch_size=batch_size)
+        self.batches = Batches(model, fitting)
+        means = pooled_responses(model, fitting[0], layers, pool="mean", batch_size=batch_size)
         self.means = {name: values.mean(dim=0) for name, values in means.items()}
         self.units = [Unit(name, i, model.name) for name, of in self.means.items() for i in range(len(of))]
         self.total = len(self.units)
-        size = 4 * len(self.images) * math.prod(model.input.shape)
-        self._held = self.images.tensor(model.input) if size <= HELD else None
 
     def order(self, indices: NDArray[np.int64], most: int, seed: int) -> Tensor:
         """Units by how early they are removed, `(units,)`, learned on some of the images."""
@@ -144,17 +177,14 @@ class _Learning:
         # all alike, but for what decides between units that do the same
         numbers = (1e-3 * torch.randn(self.total, generator=generator)).to(self.model.device).requires_grad_(True)
         optimizer = torch.optim.Adam([numbers], lr=LEARNING_RATE, betas=(0.9, 0.99))
-        waiting: list[int] = []
+        drawn = self.batches.drawn(indices, generator)
         with frozen(self.model.module), torch.enable_grad():
             for step in range(STEPS):
                 temperature = HOT * (COLD / HOT) ** (step / (STEPS - 1))
                 removed = round(most ** float(torch.rand((), generator=generator)))
-                if len(waiting) < min(BATCH, len(indices)):
-                    waiting = indices[torch.randperm(len(indices), generator=generator).numpy()].tolist()
-                batch, waiting = waiting[:BATCH], waiting[BATCH:]
+                batch = next(drawn)
                 scores = self._scores(batch, soft_choice(numbers, self.total - removed, temperature))
-                losses = F.cross_entropy(scores, self.labels[batch].to(scores.device), reduction="none")
-                loss = (losses * self.weights[batch].to(losses)).mean()
+                loss = self.batches.loss(scores, batch)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -171,12 +201,11 @@ class _Learning:
 
     def _scores(self, indices: Sequence[int], amounts: Tensor) -> Tensor:
         """Class scores `(n, classes)` with each unit at its mean but for an amount of its deviation."""
-        batch = self.images.tensor(self.model.input, indices) if self._held is None else self._held[list(indices)]
         layer = self.model.layer("logits")
         split = torch.split(amounts, [len(of) for of in self.means.values()])
         edits = [(name, _mixed(amount, mean)) for (name, mean), amount in zip(self.means.items(), split, strict=True)]
         with editing(self.model, edits):
-            return read(self.model, batch, [layer])[layer.name].flatten(2).mean(dim=2)
+            return read(self.model, self.batches.images(indices), [layer])[layer.name].flatten(2).mean(dim=2)
 
 
 def _mixed(amounts: Tensor, means: Tensor) -> EditFunction:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import io
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from circuits.common.provenance import provenance
-from circuits.dataset.audit.repair.folding import State, folded
+from circuits.dataset.audit.repair.choice import State
+from circuits.dataset.audit.repair.folding import folded
+from circuits.dataset.audit.repair.tuning import with_weights
 from circuits.errors import CircuitsError, EditError, shorten
 from circuits.network.hooks import run_whole
-from circuits.network.interventions import Edit, edit
+from circuits.network.interventions import Ablate, Edit, edit
 from circuits.network.model import Model
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.files import write_atomically, write_text_atomically
@@ -46,7 +49,7 @@ class Export(Result):
     """An edited network in files.
 
     Attributes:
-        model, edits: of which, and what was done to it.
+        model, edits: of which, and what was done to it; weights: names of those that were replaced before.
         folder: where the files are.
         files: `edited.pt2`, loaded by `torch.export.load(file).module()`; and `weights.safetensors` where the edits are
             exactly in weights, loaded by `load_state_dict` of the network's own class.
@@ -61,6 +64,7 @@ class Export(Result):
     difference: float
     unfolded: str
     provenance: dict[str, Any]
+    weights: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Export({self.folder}: {', '.join(self.files)}; differs from the edited run by {self.difference:.1e})"
@@ -87,6 +91,7 @@ def export(
     *,
     images: Any,
     reference: Any = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Export:
     """Write a network with edits into a folder, so that it runs where there is nothing but torch.
 
@@ -99,14 +104,24 @@ def export(
         images: on some of which every file is run before it is kept, in any form that `capture` takes; and on a black
             and a white one.
         reference: images for edits to a mean.
+        weights: entries of the network's state that replace its own before the edits: `Repair.weights["retrained"]`.
 
     Raises:
-        EditError: see `edit`; or the program does not give what the edited run gives.
-        CircuitsError: `torch.export` cannot trace the network, or the folder has files of these names of others.
+        EditError: nothing to write out; see `edit`; or the program does not give what the edited run gives.
+        CircuitsError: `torch.export` cannot trace the network, weights that it does not have, or the folder has files
+            of these names of others.
 
     >>> export(load("scenes"), [Set("mixed4a:3", 0.0)], "edited", images="scenes:8")  # doctest: +SKIP
     """
     folder = export_folder(out)
+    resampled = next((change for change in edits if isinstance(change, Ablate) and change.to == "resample"), None)
+    if resampled is not None:
+        raise EditError(
+            f"Ablate({str(resampled.unit)!r}, to='resample') takes another image for each that is run, and a file "
+            "holds none: hold the unit at a mean (to='mean' with reference=) or at a constant (Set)"
+        )
+    if weights:
+        model = with_weights(model, weights)
     tried = open_images(images).spread(CHECKED)
     images_01 = tried.tensor(model.input)
     # black and white drive units far from where photographs do; and a program that was traced on one image runs on one
@@ -115,9 +130,12 @@ def export(
     with edit(model, edits, reference=reference), torch.no_grad():
         wanted = [run_whole(model, x[:1]), run_whole(model, x)]
         program = _program(model, x)
-    difference = _difference(program.module(), x, wanted, f"{model.name}: {PROGRAM}")
     content = io.BytesIO()
-    torch.export.save(program, content)
+    with warnings.catch_warnings():  # of a tensor that is part of a larger one, such as a latent's direction
+        warnings.filterwarnings("ignore", message="No complete tensor found in the group")
+        torch.export.save(program, content)
+    content.seek(0)
+    difference = _difference(torch.export.load(content).module(), x, wanted, f"{model.name}: {PROGRAM}")
     state, unfolded = None, ""
     try:
         state = folded(model, edits)
@@ -132,12 +150,13 @@ def export(
     write_atomically(folder / PROGRAM, lambda file: file.write_bytes(content.getvalue()))
     files = [PROGRAM]
     if state is not None:
-        weights = state
-        write_atomically(folder / WEIGHTS, lambda file: _save(weights, file))
+        folded_state = state
+        write_atomically(folder / WEIGHTS, lambda file: _save(folded_state, file))
         files.append(WEIGHTS)
     result = Export(
         model=model.name,
         edits=tuple(str(change) for change in edits),
+        weights=tuple(weights or ()),
         folder=str(folder),
         files=tuple(files),
         difference=difference,

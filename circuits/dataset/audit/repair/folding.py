@@ -3,25 +3,27 @@
 A channel that is held at a constant, or scaled, is one row of the convolution, linear layer or normalization that
 writes it: the row's weights become zero and its bias the constant. That holds whatever reads the channel, zero padding
 and pooling included, because the channel itself is constant. (Its readers could take a constant into their biases only
-where nothing pads it.) It passes a ReLU where the constant is not negative, and a concatenation into the branch that
-holds the channel. A direction that is projected out is folded into what reads the layer, W (I - d d'), if all that read
-it are convolutions and linear layers: zero stays zero under padding, so that is exact, too.
+where nothing pads it.) It passes a ReLU where the constant is not negative, a ReLU6 where it is at most 6 besides, a
+LeakyReLU, and a concatenation into the branch that holds the channel. A direction that is projected out is folded into
+what reads the layer, W (I - d d'), if all that read it are convolutions and linear layers: zero stays zero under
+padding, so that is exact, too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx, nn
 
+from circuits.dataset.audit.repair.choice import State
 from circuits.errors import EditError
 from circuits.network.graph import Graph
 from circuits.network.interventions import Edit, Project, Scale, Set
 from circuits.network.model import Model
 
-State = dict[str, Tensor]
 _CARRY = ("dropout", "same", "avgpool", "globalpool")
 """Operations that commute with a linear map of the channels, and keep which is which."""
 _RELUS = (
@@ -114,9 +116,13 @@ class _Folding:
                 raise NotExact(f"{name}: a direction is taken out of {node.name} before the unit is changed")
             if node is not first and len(node.users) > 1:
                 raise NotExact(f"{name}: {node.name} is also read before the edited layer")
-            if op.kind == "relu" and _is_plain_relu(node, op.module):
-                if factor < 0 or constant < 0:
-                    raise NotExact(f"{name}: no weight makes a ReLU give {min(factor, constant):g}")
+            if op.kind == "relu" and (rectifier := _rectifier(node, op.module)) is not None:
+                slope, most = rectifier
+                if factor < 0 or (constant < 0 and not slope > 0) or constant > most:
+                    raise NotExact(f"{name}: no weight makes a {_called(slope, most)} give {factor or constant:g}")
+                if most < math.inf and factor not in (0, 1):
+                    raise NotExact(f"{name}: a {_called(slope, most)} does not scale with what it reads")
+                constant = constant if constant >= 0 else constant / slope
                 node = op.inputs[0]
             elif op.kind in ("dropout", "same"):
                 node = op.inputs[0]
@@ -194,9 +200,22 @@ class _Folding:
             ).view(1, -1, *[1] * (weight.ndim - 2))
 
 
-def _is_plain_relu(node: fx.Node, module: nn.Module | None) -> bool:
-    """max(x, 0) and no other rectifier: not negative constants pass it, and factors that are not negative."""
-    return type(module) is nn.ReLU if node.op == "call_module" else node.target in _RELUS
+def _rectifier(node: fx.Node, module: nn.Module | None) -> tuple[float, float] | None:
+    """The slope below zero and the largest value of a rectifier that is linear on both sides; None for others."""
+    if node.op == "call_module":
+        if type(module) is nn.LeakyReLU:
+            return float(module.negative_slope), math.inf
+        return (0.0, math.inf) if type(module) is nn.ReLU else (0.0, 6.0) if type(module) is nn.ReLU6 else None
+    if node.target is nn.functional.leaky_relu:
+        slope = node.args[1] if len(node.args) > 1 else node.kwargs.get("negative_slope", 0.01)
+        return (float(slope), math.inf) if isinstance(slope, int | float) else None
+    if node.target is nn.functional.relu6:
+        return 0.0, 6.0
+    return (0.0, math.inf) if node.target in _RELUS else None
+
+
+def _called(slope: float, most: float) -> str:
+    return "LeakyReLU" if slope else "ReLU" if most == math.inf else f"ReLU{most:g}"
 
 
 def _width(node: fx.Node) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch import Tensor
 from circuits.attribution.class_scores import class_name
 from circuits.common.provenance import provenance
 from circuits.dataset.audit.inputs import group_names, halves, labels_of
-from circuits.dataset.audit.repair.choice import Labeled, choose
+from circuits.dataset.audit.repair.choice import Labeled, State, choose
 from circuits.dataset.audit.repair.result import Outcome, Repair, outcome
 from circuits.dataset.audit.repair.retraining import retrained
+from circuits.dataset.audit.repair.tuning import shuffled, tune, with_weights
 from circuits.dataset.audit.results import Audit
 from circuits.errors import CircuitsError, EditError
 from circuits.network.address import Unit
@@ -29,7 +31,7 @@ from zoo.common.checks import one_of, whole_number
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
-How = Literal["mean", "zero", "project"]
+How = Literal["mean", "zero", "project", "tune"]
 
 POINTS = 12
 """Numbers of units on the curve, at most."""
@@ -44,7 +46,7 @@ def repair(
     units: Sequence[str | Unit] | None = None,
     *,
     layers: Sequence[str] | None = None,
-    how: How = "mean",
+    how: How | None = None,
     labels: Sequence[int | str] | None = None,
     groups: Any = None,
     held_out: Any = None,
@@ -53,25 +55,28 @@ def repair(
     seed: int = 0,
     progress: Progress = None,
 ) -> Repair:
-    """What a network is worth without some of its units, on images that nothing was chosen on.
+    """What mending a network is worth on images that nothing was chosen on: weights trained on, or units held still.
 
-    Each unit is held at one constant, whatever the image: its mean over images and positions, or zero; or the direction
-    that it writes is projected out. "mean" is a constant in the network and is seen as such by what pools it, unlike
-    `Ablate(to="mean")`, which holds a pooled map at a mean of its own. Labeled of the images gives the means and trains
-    the last layer for comparison; everything is measured on the other half.
+    Without units every weight is trained on, on images of which every class and group weighs the same. With units each
+    is held at one constant, whatever the image: its mean over images and positions, or zero; or the direction that it
+    writes is projected out. "mean" is a constant in the network and is seen as such by what pools it, unlike
+    `Ablate(to="mean")`, which holds a pooled map at a mean of its own. Half of the images gives the weights or the
+    means, and trains the last layer for comparison; everything is measured on the other half.
 
     Args:
         model: a model with class scores.
         images: labeled images in any form that `capture` takes.
-        units: addresses of channels, or of latents of attached bases; None to learn them, which needs groups.
-        layers: whose units may be chosen without `units`; by default the second half of the trunk.
-        how: "mean", "zero" or "project".
+        units: addresses of channels, or of latents of attached bases; None to train on, or to learn them.
+        layers: whose units may be learned; with how="mean" by default the second half of the trunk.
+        how: "mean", "zero" or "project" of units; "tune" for every weight trained on. By default "mean" with units or
+            layers, else "tune". What is learned ("tune", and "mean" without units) needs groups.
         labels: class of each image, by index or name, where the images have none of their own.
         groups: a name for each image; a CSV file `path,group` or `path,class,group`; or "folders", those below the
             classes'; or an `Audit`: the class of its first shortcut (first possible one, with none) and the others,
             each with and without a high activation of that unit. By default the images' own, where they have any.
         held_out: other images, with labels and groups of their own, to measure on instead of the half.
-        random: draws of other units of the same layers, about as active, that are edited in the same way.
+        random: draws of other units of the same layers, about as active, that are edited in the same way; for "tune"
+            of the same changes, at random entries of the same weights.
         batch_size: images per forward pass.
         seed: of the halves and of the other units.
         progress: True for a bar, or a function of (done, total).
@@ -84,12 +89,15 @@ def repair(
     >>> repair(load("scenes-shortcuts/tag-bus-95"), "scenes:shortcuts/tag-bus-95:200", ["conv4:54"]).before.worst
     'others with tag'
     """
-    one_of("how", how, ("mean", "zero", "project"), error=EditError)
+    how = how or ("tune" if units is None and layers is None else "mean")
+    one_of("how", how, ("mean", "zero", "project", "tune"), error=EditError)
     whole_number("random", random, least=0)
     given = None if units is None else _units(model, units)
     if given is not None and layers is not None:
         raise EditError("give units, or the layers whose units are learned (layers=), not both")
-    if given is None and how != "mean":
+    if how == "tune" and (given is not None or layers is not None):
+        raise EditError("how='tune' trains every weight: give no units and no layers, or another how=")
+    if given is None and how not in ("mean", "tune"):
         raise EditError(f"units are learned for how='mean', not {how!r}: give units")
     fitting, judging = _halves(model, images, labels, groups, held_out, seed)
     return repaired(
@@ -113,25 +121,42 @@ def repaired(
     progress: Progress = None,
 ) -> Repair:
     """`repair` of images that are opened and split; `points` at most are on the curve."""
-    choice = None if units is not None else choose(model, fitting, layers, batch_size=batch_size, seed=seed)
-    edited = list(choice.units) if choice is not None else units or []
-    _check_reach(model, edited, fitting[0])
-    means = _means(model, edited, fitting[0], batch_size)
-    edits = _edits(edited, how, means)
-    rng = np.random.default_rng(seed)
-    runs: dict[str, list[Edit]] = {"before": [], "after": edits}
-    runs |= {f"random {i}": _edits(matched_units(edited, means, rng), how, means) for i in range(random)}
-    counts = sorted({round(n) for n in np.linspace(1, len(edits), min(points, len(edits)))} - {len(edits)})
-    runs |= {f"first {n}": edits[:n] for n in counts}
+    edited: list[Unit] = []
+    edits: list[Edit] = []
+    counts: list[int] = []
+    weights: State = {}
+    rate = 0.0
+    validated: Mapping[int, float] | Mapping[float, float] = {}
+    changes: dict[str, tuple[list[Edit], State]] = {}
+    if how == "tune":
+        tuning = tune(model, fitting, batch_size=batch_size, seed=seed, progress=progress)
+        weights, rate, validated = tuning.weights, tuning.rate, tuning.validated
+        changes |= {f"random {i}": ([], shuffled(model, weights, seed + i)) for i in range(random)}
+    else:
+        if units is None:
+            choice = choose(model, fitting, layers, batch_size=batch_size, seed=seed)
+            units, validated = list(choice.units), choice.validated
+        edited = units
+        _check_reach(model, edited, fitting[0])
+        means = _means(model, edited, fitting[0], batch_size)
+        edits = _edits(edited, how, means)
+        rng = np.random.default_rng(seed)
+        changes |= {f"random {i}": (_edits(matched_units(edited, means, rng), how, means), {}) for i in range(random)}
+        counts = sorted({round(n) for n in np.linspace(1, len(edits), min(points, len(edits)))} - {len(edits)})
+        changes |= {f"first {n}": (edits[:n], {}) for n in counts}
+    changes |= {"before": ([], {}), "after": (edits, weights)}
     names = class_names(model)
     outcomes: dict[str, Outcome] = {}
-    for name, changes in runs.items():
-        with edit(model, changes):
-            outcomes[name] = measured(model, judging, names, batch_size, progress)
-    plain, training = retrained(model, fitting, judging, names, batch_size)
-    with edit(model, edits):
-        both, _ = retrained(model, fitting, judging, names, batch_size)
+    for name, change in changes.items():
+        with _changed(model, *change) as network:
+            outcomes[name] = measured(network, judging, names, batch_size, progress)
+    plain, training, last = retrained(model, fitting, judging, names, batch_size)
+    with _changed(model, edits, weights) as network:
+        both, _, last_of_both = retrained(network, fitting, judging, names, batch_size)
     sizes = dict(zip(*np.unique(np.array(judging[2] or []), return_counts=True), strict=True))
+    ways = {"repaired": weights} | {
+        way: before | rows for way, before, rows in (("retrained", {}, last), ("both", weights, last_of_both)) if rows
+    }
     return Repair(
         model=model.name,
         images=judging[0].name,
@@ -145,14 +170,22 @@ def repaired(
         retrained=plain,
         both=both,
         retraining=training,
-        curve={n: outcomes[f"first {n}"] for n in counts} | {len(edits): outcomes["after"]},
-        activity=_activity(model, edited, edits, judging[0]),
+        curve={n: outcomes[f"first {n}"] for n in counts} | ({len(edits): outcomes["after"]} if edits else {}),
+        activity=_activity(model, edited, edits, weights, judging[0]),
         labels=judging[1],
-        provenance=provenance(
-            weights=model.digest, images=judging[0].name, images_digest=judging[0].digest, seed=seed
-        ),
-        validated={} if choice is None else choice.validated,
-    )  # fmt: skip
+        provenance=provenance(weights=model.digest, images=judging[0].name, images_digest=judging[0].digest, seed=seed),
+        validated=validated,
+        rate=rate,
+        weights=ways,
+    )
+
+
+@contextmanager
+def _changed(model: Model, edits: Sequence[Edit], weights: State) -> Iterator[Model]:
+    """The network under edits, or a copy of it with other weights."""
+    network = with_weights(model, weights) if weights else model
+    with edit(network, edits):
+        yield network
 
 
 def class_names(model: Model) -> tuple[str, ...]:
@@ -266,18 +299,20 @@ def _edits(units: Sequence[Unit], how: How, means: Mapping[str, Tensor]) -> list
     return [Set(unit, 0.0 if how == "zero" else float(means[unit.space][unit.index or 0])) for unit in units]
 
 
-def _activity(model: Model, units: Sequence[Unit], edits: Sequence[Edit], images: Images) -> dict[str, float]:
-    """How much the activations of the trunk layers after the first edited one change."""
+def _activity(
+    model: Model, units: Sequence[Unit], edits: Sequence[Edit], weights: State, images: Images
+) -> dict[str, float]:
+    """How much activations of trunk layers change: of those after the first edited one, or of all without units."""
     order = list(model.layers)
-    first = min(order.index(unit.layer) for unit in units)
+    first = min((order.index(unit.layer) for unit in units), default=-1)
     edited = {unit.layer for unit in units}
     later = [name for name in model.trunk if order.index(name) > first and name not in edited]
     if not later:
         return {}
     some = images.spread(COMPARED)
     before = capture(model, some, at=later)
-    with edit(model, edits):
-        after = capture(model, some, at=later)
+    with _changed(model, edits, weights) as network:
+        after = capture(network, some, at=later)
     return {
         name: float((after[name] - before[name]).abs().mean() / before[name].abs().mean().clamp(min=1e-12))
         for name in later

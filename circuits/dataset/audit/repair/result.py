@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from circuits.dataset.audit.effects import share_of
 from circuits.network.interventions import Edit, Project, Set
@@ -17,6 +18,9 @@ BINS = 15
 """Bins of confidence of the calibration error."""
 FEW = 10
 """Images of a group below which its accuracy moves by more than a tenth with one of them."""
+CONTROLS = ("editing other units that are as active", "the same changes at random entries of the weights")
+"""What a repair of units, and one of weights, is held against."""
+CONTROL_ROWS = ("random units", "random weights")
 DRAWS = 1000
 """Resamplings of the images for an interval."""
 
@@ -84,18 +88,22 @@ class Repair(Result):
     """A network without some of its units, on held-out images, beside what the same costs elsewhere.
 
     Attributes:
-        model, images: of which; units: addresses that were edited, in order; how: "zero", "mean" or "project".
+        model, images: of which; units: addresses that were edited, in order; how: "zero", "mean", "project" or "tune".
         constants: the value at which each unit is held; None for a projection.
         labels: `(N,)` class of each held-out image; group_sizes: group -> number of held-out images.
         before, after: without and with the edits.
-        random: with as many other units of the same layers, about as active, edited in the same way: one a draw.
+        random: with as many other units of the same layers, about as active, edited in the same way: one a draw; of
+            "tune", with the same changes at random entries of the same weights.
         both: with the edits, and the last layer trained anew as for `retrained`.
         retrained: with the last layer trained anew on images balanced over classes, or over classes and groups;
             retraining: how it was trained, or why not.
         curve: number of edited units -> outcome, the first n of `units`.
         validated: where the units were learned, number of units -> accuracy on the worst group that chose the number,
-            of images that are none of the held-out ones.
+            of images that are none of the held-out ones; of "tune", rate -> that accuracy.
+        rate: of "tune", the share of the size of weights by which a step moved them at most; 0 where units were held.
         activity: layer -> mean absolute change of its activations over their mean size, for later trunk layers.
+        weights: "repaired", "retrained", "both" -> entries of the network's state that differ, for `circuits.export`
+            ("both" with `edits`); without those of a last layer that has no weight and bias of its own.
     """
 
     model: str
@@ -114,7 +122,9 @@ class Repair(Result):
     activity: Mapping[str, float]
     labels: NDArray[np.int64] = field(metadata=HIDDEN)
     provenance: dict[str, Any] = field(default_factory=dict)
-    validated: Mapping[int, float] = field(default_factory=dict)
+    validated: Mapping[int, float] | Mapping[float, float] = field(default_factory=dict)
+    rate: float = 0.0
+    weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict, metadata=HIDDEN)
 
     described = ("worst_interval", "flips", "change_interval", "random_worst_interval", "limits")
 
@@ -190,7 +200,7 @@ class Repair(Result):
         gain = self.after.worst_accuracy - self.before.worst_accuracy
         if interval is not None and self.after.worst_accuracy <= interval[1]:
             sentences.append(
-                f"The worst {of} gains {gain:+.1%}; editing other units that are as active does as well "
+                f"The worst {of} gains {gain:+.1%}; {CONTROLS[self.how == 'tune']} does as well "
                 f"(up to {interval[1]:.1%}): the repair is not shown to do anything."
             )
         if (
@@ -217,14 +227,19 @@ class Repair(Result):
 
     def __repr__(self) -> str:
         b, a = self.before, self.after
+        what = "every weight" if self.how == "tune" else f"{len(self.units)} units"
         return (
-            f"Repair({self.model}: {len(self.units)} units, {self.how}; accuracy {b.accuracy:.3f} -> {a.accuracy:.3f}, "
+            f"Repair({self.model}: {what}, {self.how}; accuracy {b.accuracy:.3f} -> {a.accuracy:.3f}, "
             f"worst {b.worst_accuracy:.3f} ({b.worst}) -> {a.worst_accuracy:.3f} ({a.worst}))"
         )
 
     def records(self) -> list[dict[str, Any]]:
         """A row for each way: as it is, repaired, random units (their mean), last layer retrained, and both."""
-        rows = [("as it is", [self.before]), ("repaired", [self.after]), ("random units", list(self.random))]
+        rows = [
+            ("as it is", [self.before]),
+            ("repaired", [self.after]),
+            (CONTROL_ROWS[self.how == "tune"], list(self.random)),
+        ]
         rows.append(("last layer retrained", [self.retrained] if self.retrained is not None else []))
         rows.append(("repaired, then retrained", [self.both] if self.both is not None else []))
         return [

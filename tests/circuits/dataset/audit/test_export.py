@@ -115,6 +115,76 @@ def test_an_export_is_the_network_changed_by_hand(
         torch.testing.assert_close(fresh(IMAGES), wanted)
 
 
+@pytest.mark.parametrize(
+    ("rectifier", "edit", "why"),
+    [
+        (nn.LeakyReLU(0.2), Set("1:3", -0.7), ""),
+        (nn.LeakyReLU(0.2), Scale("1:3", 1.5), ""),
+        (nn.LeakyReLU(0.2), Scale("1:3", -1.5), "no weight makes a LeakyReLU give -1.5"),
+        (nn.ReLU6(), Set("1:3", 5.5), ""),
+        (nn.ReLU6(), Set("1:3", 6.5), "no weight makes a ReLU6 give 6.5"),
+        (nn.ReLU6(), Scale("1:3", 0.5), "a ReLU6 does not scale with what it reads"),
+        (nn.GELU(), Set("1:3", 0.5), "has no weights of its own"),
+    ],
+)
+def test_other_rectifiers_are_passed_where_that_is_exact(
+    rectifier: nn.Module, edit: Edit, why: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 6, 3), rectifier, nn.Conv2d(6, 4, 3, padding=1)).eval()
+    with torch.no_grad():
+        module[0].weight.mul_(20)  # so that a ReLU6 reaches its end
+        module[0].bias.fill_(1.0)
+    assert module[1](module[0](IMAGES))[:, 3].max() > 5.9
+    wrapped = circuits.wrap(module, input=circuits.InputSpec(size=16))
+    written = circuits.export(wrapped, [edit], tmp_path, images=IMAGES)
+    if why:
+        assert written.files == ("edited.pt2",) and why in written.unfolded
+        return
+    change = channel(3, float(edit.to)) if isinstance(edit, Set) else channel(3, 0.0, 1.5)
+    with torch.no_grad():
+        wanted = module[2](change(module[1](module[0](IMAGES))))
+        module.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+        torch.testing.assert_close(module(IMAGES), wanted, rtol=1e-5, atol=1e-4)  # of scores of about 100
+
+
+class Naming(Branches):
+    """Gives its scores among other things, by name."""
+
+    def forward(self, x: Tensor) -> Any:
+        maps = self.joined(torch.cat([self.left_relu(self.left(x)), self.right_relu(self.right(x))], dim=1))
+        return {"maps": maps, "scores": self.head(maps.mean(dim=(2, 3)))}
+
+
+class Coded(Directions):
+    """Directions whose latents have a ReLU, as those of an SAE."""
+
+    def encode(self, acts: Tensor) -> Tensor:
+        return torch.relu(acts @ self.read.T)
+
+
+def test_an_edited_latent_of_a_network_that_gives_a_dictionary_is_exported(tmp_path: Path) -> None:
+    module = Naming()
+    module.left, module.right = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 5, 1)
+    model = circuits.wrap(module, input=circuits.InputSpec(size=16), output="scores")
+    torch.manual_seed(1)
+    encode, write = torch.randn(9, 12), torch.randn(12, 9)
+    model.attach("joined", "sae", Coded(encode.T, write))
+    written = circuits.export(model, [Set("joined~sae:5", 2.0)], tmp_path, images=IMAGES)
+    assert written.files == ("edited.pt2",) and "encoder" in written.unfolded
+    given = torch.export.load(tmp_path / "edited.pt2").module()(IMAGES)
+    with torch.no_grad():
+        maps = module(IMAGES)["maps"]
+        latent = torch.relu(torch.einsum("nchw,c->nhw", maps, encode[:, 5]))
+        edited = maps + (2.0 - latent).unsqueeze(1) * write[5].view(1, -1, 1, 1)
+        torch.testing.assert_close(given["scores"], module.head(edited.mean(dim=(2, 3))))
+        assert (latent - 2.0).abs().max() > 0.1
+    torch.testing.assert_close(given["maps"], edited)
+    resampled = [circuits.Ablate("joined:1", to="resample")]
+    with pytest.raises(circuits.CircuitsError, match=r"to='resample'\) takes another image .*\(to='mean'"):
+        circuits.export(model, resampled, tmp_path, images=IMAGES, reference=IMAGES)
+
+
 def test_a_direction_is_folded_into_convolutions_that_pad(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 9, 3), nn.ReLU(), nn.Conv2d(9, 4, 3, padding=2)).eval()

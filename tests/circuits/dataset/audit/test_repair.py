@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import circuits
 from circuits.dataset.audit.inputs import halves
+from circuits.dataset.audit.repair import tuning
 from circuits.dataset.audit.repair.result import outcome
 from zoo.images.sources import open_images
 
@@ -108,6 +110,86 @@ def test_the_unit_of_the_cue_is_learned_on_one_half_and_judged_on_the_other(mode
     assert (low, high) == pytest.approx(((middle - spread) / scale, (middle + spread) / scale), abs=1e-6)
 
 
+def test_every_weight_is_trained_as_plain_pytorch_trains_it(model: circuits.Model) -> None:
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    result = repaired(model, None)
+    assert result.how == "tune" and result.units == () and result.rate in result.validated
+    assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+    fitting, judging = (half.tolist() for half in halves(open_images(images()), LABELS.numpy(), GROUPS, 0))
+    names = [GROUPS[i] for i in fitting]
+    weights = torch.tensor([len(names) / 4 / names.count(name) for name in names])
+    net = Leaning()
+    modules = (net.colors, net.scores)  # nothing reads the third
+    rates = [
+        result.rate * float(torch.cat([m.weight.flatten(), m.bias]).detach().square().mean().sqrt()) for m in modules
+    ]
+    optimizer = torch.optim.Adam([{"params": m.parameters()} for m in modules], 1.0, (0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rates, total_steps=100, pct_start=0.2, cycle_momentum=False
+    )
+    generator, waiting = torch.Generator().manual_seed(0), torch.tensor([], dtype=torch.long)
+    for _ in range(100):
+        if len(waiting) < 64:
+            waiting = torch.randperm(len(fitting), generator=generator)
+        batch, waiting = waiting[:64], waiting[64:]
+        x = images()[[fitting[i] for i in batch]]
+        losses = nn.functional.cross_entropy(net(x), LABELS[[fitting[i] for i in batch]], reduction="none")
+        optimizer.zero_grad()
+        (losses * weights[batch]).mean().backward()
+        optimizer.step()
+        schedule.step()
+    ours = result.weights["repaired"]
+    assert set(ours) == {"colors.weight", "colors.bias", "scores.weight", "scores.bias"}
+    for name, value in ours.items():
+        torch.testing.assert_close(value, net.state_dict()[name], rtol=1e-4, atol=1e-4)
+    mine = Leaning()
+    mine.load_state_dict(dict(ours), strict=False)
+    with torch.no_grad():
+        assert mine(images()[judging]).argmax(dim=1).tolist() == result.after.answers.tolist()
+    interval = result.random_worst_interval
+    assert interval is not None and result.after.worst_accuracy > interval[1] + 0.5
+
+
+def test_a_training_that_goes_astray_is_run_again_at_a_lower_rate(
+    model: circuits.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = tuning.Trainer.train
+
+    def spoiled(self: tuning.Trainer, indices: Any, rate: float, seed: int) -> None:
+        train(self, indices, rate, seed)
+        if len(indices) == N // 2 and rate == 0.1:
+            self.model.module.scores.weight.data.zero_()  # type: ignore[operator, union-attr]
+
+    monkeypatch.setattr(tuning, "RATES", (0.03, 0.1))
+    monkeypatch.setattr(tuning, "STEPS", 40)
+    first = repaired(model, None, random=0)
+    assert first.rate == 0.1 and first.validated[0.1] > first.validated[0.03]
+    monkeypatch.setattr(tuning.Trainer, "train", spoiled)
+    second = repaired(model, None, random=0)
+    assert second.validated == first.validated and second.rate == 0.03
+
+
+@pytest.mark.parametrize("units", [["relu:2"], ["relu:0"]])
+def test_a_last_layer_trained_anew_is_in_the_weights_that_are_given_back(
+    model: circuits.Model, units: list[str], tmp_path: Path
+) -> None:
+    result = repaired(model, units)
+    assert result.retrained is not None and result.both is not None
+    judged = images()[halves(open_images(images()), LABELS.numpy(), GROUPS, 0)[1].tolist()]
+    net = Leaning()
+    for way, outcome_, edits in (("retrained", result.retrained, []), ("both", result.both, result.edits)):
+        out = circuits.export(model, edits, tmp_path / way, images=images(), weights=result.weights[way])
+        assert out.files == ("edited.pt2", "weights.safetensors") and out.difference <= 1e-5
+        net.load_state_dict(load_file(tmp_path / way / "weights.safetensors"))
+        with torch.no_grad():
+            probabilities = net(circuits.InputSpec(size=6).normalize(judged)).double().softmax(dim=1).numpy()
+        assert probabilities.argmax(axis=1).tolist() == outcome_.answers.tolist()
+        right = np.eye(2)[result.labels]
+        assert ((probabilities - right) ** 2).sum(axis=1).mean() == pytest.approx(outcome_.brier, abs=1e-6)
+    with pytest.raises(circuits.CircuitsError, match=r"'scores.weight' of shape \(3,\): .* has \(2, 3\) there"):
+        circuits.export(model, [], tmp_path / "x", images=images(), weights={"scores.weight": torch.ones(3)})
+
+
 def test_groups_of_an_audit_are_those_that_its_unit_tells_apart(model: circuits.Model) -> None:
     plain = circuits.audit(model, images(), labels=LABELS.tolist(), layers=["relu"], describe=0)
     with pytest.raises(circuits.CircuitsError, match="calls no unit a shortcut"):  # each image's class has the green
@@ -171,8 +253,9 @@ def _split(line: str) -> tuple[str, str]:
         (["relu:2"], {"how": "median"}, "how"),
         (["relu:2"], {"layers": ["relu"]}, "not both"),
         (None, {"how": "zero"}, "learned for how='mean'"),
+        (["relu:2"], {"how": "tune"}, "give no units and no layers"),
         (None, {"groups": ["all"] * N}, "all are of 'all'"),
-        (None, {"groups": ["rare"] * 4 + GROUPS[4:]}, "2 images of the group 'rare' to choose units on"),
+        (None, {"groups": ["rare"] * 4 + GROUPS[4:]}, "2 images of the group 'rare' to choose on"),
         (None, {"layers": ["scores"]}, "scores are the class scores"),
     ],
 )
