@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,12 +11,20 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from apps.cli.common import CommandResult, ImageOptions, Many, Session, loading_code, reporting, resumable
+from apps.cli.common import CommandResult, ImageOptions, Many, Session, loading_code, reporting, resumable, sae_option
+from apps.cli.errors import UsageError
 from apps.cli.output.console import clock, table
 from apps.cli.registry import command
 
 if TYPE_CHECKING:
     from circuits.dataset.audit.results import Audit, Effect
+    from circuits.network.model import Model
+    from zoo.images.sources import Images
+
+TRAINED = "saes"
+"""Folder of the SAEs that an audit trained."""
+SAE_LATENTS, SAE_ACTIVE, SAE_STEPS, SAE_BATCH = 4, 8, 1500, 1024
+"""Latents a channel and latents active at a position, steps, and positions a step."""
 
 
 @command(group="Analysis", order=30, summary="what a classifier relies on off the object, and what happens without it")
@@ -32,6 +41,7 @@ class AuditModel(ImageOptions):
     Example:
         circuits audit mine --model mine.py:make --images photographs --annotations outlines.json --out audit
         circuits audit googlenet-bvlc --images photographs --classes tench --classes ostrich
+        circuits audit mine --model mine.py:make --images photographs --train-sae layer4 --out audit
         circuits audit scenes --images scenes:1300 --classes car --out audit
     """
 
@@ -47,6 +57,8 @@ class AuditModel(ImageOptions):
     layers: Many = ()
     """A layer whose units to look at, or LAYER~NAME for the latents of an SAE (--sae); may be repeated. By default the
     SAEs that are attached, else the last two layers of the trunk with positions."""
+    train_sae: Many = ()
+    """A layer to train an SAE on, whose latents are then looked at; may be repeated. Kept in OUT/saes/LAYER."""
     top: int = 5
     """Suspects of each class to try."""
     random: int = 20
@@ -65,6 +77,8 @@ class AuditModel(ImageOptions):
         "descriptions.result",
         "audit.result",
         "audit.png",
+        "training-*.safetensors",
+        f"{TRAINED}/*/*",
     )
 
     def run(self, session: Session) -> CommandResult:
@@ -76,7 +90,8 @@ class AuditModel(ImageOptions):
         elapsed = clock()
         model = self.load(self.model)
         images = self.open_images(model.name)
-        layers = list(self.layers) or [f"{layer}~{name}" for layer, name in model.bases] or None
+        trained = [self._trained(session, model, images, layer) for layer in self.train_sae]
+        layers = [*self.layers, *trained] or [f"{layer}~{name}" for layer, name in model.bases] or None
         with session.progress(f"auditing {model.name}") as report, resumable(self.out):
             result = audit(
                 model,
@@ -101,26 +116,73 @@ class AuditModel(ImageOptions):
         def write(folder: Path) -> None:
             from circuits.plot import save_figure
 
-            result.report(folder / "index.html", command=session.invocation, python=self._python(model.name))
+            result.report(
+                folder / "index.html", command=session.invocation, python=self._python(model.name, layers or [])
+            )
             result.save(folder / "audit.result")
             save_figure(result.plot(), folder / "audit.png")
 
         together = {"joint": [joint.scalars() for joint in result.joint]}
         return CommandResult({"audit": result.describe(), "suspects": result.records(), **together}, show, write)
 
-    def _python(self, model: str) -> str:
+    def _own(self, layers: Sequence[str]) -> list[str]:
+        """Those of the latents of SAEs that were trained here."""
+        return [name for name in layers if name.endswith("~own")] if self.train_sae else []
+
+    def _trained(self, session: Session, model: Model, images: Images, address: str) -> str:
+        """The latents of an SAE that is trained on a layer, or was, on the images that suspects are found on."""
+        import sae
+        from circuits.dataset.audit.inputs import inputs_of
+        from sae.data.attach import attach_folder
+        from sae.formats import load
+
+        site = sae.VisionSite(model, address)
+        layer = site.layer.name
+        folder = None if self.out is None else self.out / TRAINED / layer
+        checkpoint = None if self.out is None else self.out / f"training-{layer}.safetensors"
+        given = inputs_of(
+            model, images, labels=None, classes=list(self.classes) or None, annotations=self.annotations,
+            groups=self.groups, seed=self.seed,
+        )  # fmt: skip
+        stream = site.stream(given.images.subset(given.finding.tolist()), batch_size=SAE_BATCH)
+        if folder is not None and (folder / "cfg.json").is_file():
+            if load(folder).metadata.get("inputs") != stream.metadata["inputs"]:
+                raise UsageError(
+                    f"{folder} holds an SAE of other images: give another folder, or begin anew (--replace)"
+                )
+        else:
+            config = sae.TopK(latents=SAE_LATENTS * site.d, k=min(SAE_ACTIVE, site.d))
+            with session.progress(f"training an SAE on {site.address}") as report:
+                run = sae.train(
+                    stream, config, steps=SAE_STEPS, lr=2e-3, seed=self.seed, checkpoint=checkpoint,
+                    checkpoint_every=300, **reporting(report),
+                )[0]  # fmt: skip
+            if folder is None:
+                site.attach("own", run.sae)
+                return f"{layer}~own"
+            sae.save(folder, run)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        attach_folder(model, folder, "own")
+        return f"{layer}~own"
+
+    def _python(self, model: str, layers: Sequence[str]) -> str:
         options = {
             "classes": list(self.classes), "annotations": None if self.annotations is None else str(self.annotations),
-            "groups": self.groups, "layers": list(self.layers), "seed": self.seed,
+            "groups": self.groups, "layers": list(layers), "seed": self.seed,
         }  # fmt: skip
         words = "".join(f", {name}={value!r}" for name, value in options.items() if value)
         words += "" if self.describe == 8 else f", describe={self.describe}"
+        folders = [*map(sae_option, self.sae), *(("own", f"{self.out}/{TRAINED}/{n[:-4]}") for n in self._own(layers))]
+        attach = [f"attach_folder(model, {folder!r}, {name!r})" for name, folder in folders]
         return "\n".join(
             [
                 "import circuits",
+                *(["from sae.data.attach import attach_folder"] if attach else []),
                 "from zoo import open_images",
                 "",
                 loading_code(model, self.weights),
+                *attach,
                 f"audit = circuits.audit(model, {self.images_code}{words})",
                 "audit.report('index.html')",
                 "",
