@@ -46,7 +46,7 @@ class Peaks:
         self._counts: dict[str, int] = {}
         self._widths: dict[str, int] = {}
         self._target: dict[Unit, list[PeakPosition]] = {}
-        self.activations, self._size = {}, 0
+        self.activations, self._needed_alone = {}, False
 
     def add(self, layer: str, acts: Tensor) -> None:
         """Take in the activations `(n, C, h, w)` of the next images."""
@@ -58,14 +58,34 @@ class Peaks:
         self._counts[layer] = self._counts.get(layer, 0) + acts.shape[0] * acts.shape[2] * acts.shape[3]
         self._widths[layer] = acts.shape[3]
 
-    def hold(self, acts: Mapping[str, Tensor], most: int) -> None:
-        """Hold the activations of the next images, as long as all together have at most `most` bytes."""
-        self._size += sum(values.element_size() * values.nelement() for values in acts.values())
-        if self._size > most:
+    def hold(self, acts: Mapping[str, Tensor], needed: Sequence[str], most: int) -> None:
+        """Hold the activations of the next images, as long as all together have at most `most` bytes.
+
+        With more, those of the layers that are not needed are dropped first.
+        """
+        if self.activations is None:
+            return
+        for name in needed if self._needed_alone else acts:
+            self.activations.setdefault(name, []).append(acts[name])
+        if self._held_bytes() > most and not self._needed_alone:
+            self._needed_alone = True
+            self.activations = {name: self.activations[name] for name in needed}
+        if self._held_bytes() > most:
             self.activations = None
-        if self.activations is not None:
-            for name, values in acts.items():
-                self.activations.setdefault(name, []).append(values)
+
+    def _held_bytes(self) -> int:
+        return sum(t.element_size() * t.nelement() for batches in (self.activations or {}).values() for t in batches)
+
+    def held(self, indices: Sequence[int], layers: Sequence[str]) -> dict[str, Tensor] | None:
+        """Activations `(n, C, h, w)` of layers on some images, in the order given; None where they are not held."""
+        if self.activations is None or any(name not in self.activations for name in layers):
+            return None
+        first, row_of = 0, dict[int, tuple[int, int]]()
+        for number, batch in enumerate(self.activations[layers[0]]):
+            row_of |= {first + row: (number, row) for row in range(len(batch))}
+            first += len(batch)
+        rows = [row_of[index] for index in indices]
+        return {name: torch.stack([self.activations[name][number][row] for number, row in rows]) for name in layers}
 
     def add_target(self, unit: Unit, indices: Sequence[int], acts: Tensor) -> None:
         """Take in a unit that is no plain channel, or has a position of its own."""
@@ -132,8 +152,8 @@ def layer_peaks(
         model, images: of what.
         layers: layers, or bases attached to them (`mixed3b~sae`); target: a unit of the first that may be a latent.
         also: further layers.
-        keep: layers among these whose activations are held, see `Peaks.activations`; most: bytes of them, with more of
-            which none are.
+        keep: layers among these whose activations are held, see `Peaks.activations`, and with them those of all others
+            as long as there is room; most: bytes of them, with more of which none are.
         batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
     """
@@ -149,7 +169,8 @@ def layer_peaks(
             acts = read(model, batch, to_read, clone=True)
             for name, values in acts.items():
                 result.add(name, values)
-            result.hold({name: acts[name] for name in keep}, most)
+            if keep:
+                result.hold(acts, keep, most)
             for name, space in spaces.items():
                 result.add(name, latent_maps(model.basis(space.layer, str(space.basis)).encode)(acts[space.layer]))
             if special and target is not None:

@@ -143,9 +143,11 @@ def trace(
     )  # fmt: skip
     strongest = peaks.strongest(unit, limit=n_positions)
     batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)
-    to_read = [model.layers[name] for name in peaks.layers if name not in pools and name not in spaces]
-    with torch.no_grad():
-        acts = read(model, batch, to_read)
+    to_read = [name for name in peaks.layers if name not in pools and name not in spaces]
+    acts = peaks.held([p.image for p in strongest], to_read)
+    if acts is None:
+        with torch.no_grad():
+            acts = read(model, batch, [model.layers[name] for name in to_read])
     splits = {name: split_latents(model.basis(at.layer, str(at.basis)), acts[at.layer]) for name, at in spaces.items()}
     sources = ParentSources(model, dataset, stand_in, by, [p.image for p in strongest], batch_size, peaks)
     positions = [p.position for p in strongest]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 import circuits
 from circuits.errors import ConstantError
+from circuits.network.hooks import read
 from circuits.plot.drawing.wording import circuit_reading, edge_effect
 from circuits.tracing.circuit import Circuit
 from tests import nets
@@ -209,6 +211,22 @@ def test_parents_are_ordered_by_what_they_add_to_those_before_them(planted: circ
         chosen.append(max(gains, key=lambda unit: gains[unit]))
     circuit = circuits.trace(planted, target, images=images, width=4)
     assert [edge.source for edge in circuit.edges] == chosen
+
+
+def test_activations_of_the_first_pass_are_those_that_a_second_one_reads(
+    planted: circuits.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, passes = nets.car_pictures(), list[Any]()
+    monkeypatch.setattr("circuits.tracing.trace.read", lambda *args: (passes.append(args), read(*args))[1])
+    held = circuits.trace(planted, NEURON, images=images)
+    assert not passes
+    size = planted.layers["parts"].size
+    assert size is not None
+    parts = len(images) * planted.layers["parts"].channels * size[0] * size[1] * 4
+    for most in (parts, 0):  # room for the layer that is ranked, and for none
+        monkeypatch.setattr("circuits.tracing.trace.STORED", most)
+        assert circuits.trace(planted, NEURON, images=images) == held
+    assert len(passes) == 2
 
 
 def test_images_to_rank_on_are_sampled_at_random(planted: circuits.Model, monkeypatch: pytest.MonkeyPatch) -> None:
