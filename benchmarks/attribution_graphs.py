@@ -1,9 +1,9 @@
 """Attribution graphs of scenes: completeness, what silencing units does beside what they predict, node CMD of latents.
 
 Of images that no dictionary was trained on, each with the class that the network gives it: channels, dictionaries that
-are trained here, and untrained ones as the control of the scores. Then circuits of as many latents as channels on the
-tasks of the circuit benchmark. With --tales why a language model
-names a landmark. With --googlenet the CPU-seconds of a graph, with channels and with four dictionaries.
+are trained here, untrained ones as the control of the scores, and transcoders of the blocks between. Then circuits of
+as many latents as channels on the tasks of the circuit benchmark. With --tales why a language model names a landmark.
+With --googlenet the CPU-seconds of a graph, with channels and with four dictionaries.
 
 python benchmarks/attribution_graphs.py --images 50
 python benchmarks/attribution_graphs.py --images 0 --tasks 0 --googlenet ../shared/data/cars
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 from time import process_time
 
@@ -35,12 +36,25 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 136)
 """Sizes of circuits: up to as many units as the three layers of a task have channels."""
 
 
-def attach(model: circuits.Model, k: int) -> None:
-    """Dictionaries "trained" and "untrained", with the same means and scales, at each layer."""
+TRANSCODERS = [f"{LAYERS[0]}~trained", *(f"{a}..{b}~block" for a, b in pairwise(LAYERS))]
+"""An SAE of the first layer, and the blocks between the layers as transcoders."""
+
+
+def attach(model: circuits.Model, k: int, steps: int) -> None:
+    """Dictionaries "trained" and "untrained", with the same means and scales, and transcoders of 3 x 3 positions."""
+    for pair in (sae.VisionPair(model, a, b, patch=3) for a, b in pairwise(LAYERS)):
+        began, kind = process_time(), "skip-transcoder"
+        config = sae.TopK(latents=8 * pair.target.d, k=k, kind=kind)  # type: ignore[arg-type]
+        block = sae.train(pair.stream("scenes:1500", batch_size=1024), config, steps=steps, lr=3e-3)[0].sae
+        pair.attach("block", block)
+        fvu = sae.evaluate(block, pair, "scenes:60@7").reconstruction.fvu
+        print(
+            f"{pair.space}: {config.latents} latents, k {k}, FVU {fvu:.4f}, {process_time() - began:.0f} s", flush=True
+        )
     for layer in LAYERS:
         began, site = process_time(), sae.VisionSite(model, layer)
         config = sae.TopK(latents=8 * site.d, k=k)
-        trained = sae.train(site.stream("scenes:1500", batch_size=1024), config, steps=1500, lr=3e-3)[0].sae
+        trained = sae.train(site.stream("scenes:1500", batch_size=1024), config, steps=steps, lr=3e-3)[0].sae
         untrained = sae.build(config, site.d)
         with torch.no_grad():
             for name in ("mean", "scale", "decoder_bias"):
@@ -55,8 +69,8 @@ def graphs(model: circuits.Model, count: int) -> None:
     """Medians and quartiles over images, of each kind of units."""
     images = open_images(f"scenes:{count}@11")
     header("units", "completeness", "replacement", "rank correlation", "shuffled, size", "strong", "as active", "s")
-    for kind in ("channels", "trained", "untrained"):
-        layers = LAYERS if kind == "channels" else [f"{layer}~{kind}" for layer in LAYERS]
+    for kind in ("channels", "trained", "untrained", "transcoders"):
+        layers = {"channels": LAYERS, "transcoders": TRANSCODERS}.get(kind, [f"{layer}~{kind}" for layer in LAYERS])
         rows, seconds = [], 0.0
         for i in range(count):
             image = images.subset([i])
@@ -177,6 +191,7 @@ def main() -> None:
     """All tables that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=50, help="scenes to explain; 0: none")
+    parser.add_argument("--steps", type=int, default=1500, help="that a dictionary is trained for")
     parser.add_argument("--tasks", type=int, default=31, help="tasks of the circuit benchmark; 0: none")
     parser.add_argument("--tales", type=int, default=0, help="stories of the language model to explain; 0: none")
     parser.add_argument("--googlenet", type=Path, help="folder of photographs")
@@ -184,7 +199,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.images or options.tasks:
         model = circuits.load("scenes")
-        attach(model, 8)
+        attach(model, 8, options.steps)
         if options.images:
             graphs(model, options.images)
         if options.tasks:

@@ -143,6 +143,7 @@ def computed(store: Path, unit: str) -> list[str]:
         "class attribution on an image": ("image", {"unit": unit, "section": "class", "image": "3"}),
         "polysemanticity": ("unit", {"unit": unit, "section": "polysemanticity"}),
         "tuning": ("unit", {"unit": unit, "section": "tuning"}),
+        "why: graph of a class on an image": ("why", {"unit": unit, "image": "3", "explain": "1", "class": "0"}),
     }
 
     def shown(page: str, params: dict[str, str]) -> str:
@@ -156,7 +157,7 @@ def computed(store: Path, unit: str) -> list[str]:
             time.sleep(0.2)
             at.run()
         assert not at.exception and not at.error, (page, params, at.error)
-        return f"{time.perf_counter() - clock:.1f} s (CPU {time.process_time() - cpu:.1f})"
+        return f"{time.perf_counter() - clock:.2f} s (CPU {time.process_time() - cpu:.2f})"
 
     shown("unit", {"unit": unit})  # opens model and scan
     rows = []

@@ -177,7 +177,8 @@ def remainders(pair: sae.VisionPair, images: Images, transcoder: sae.SAE, units:
     for unit in units:
         peaks = target[:, unit].flatten(1).max(dim=1)
         strongest = peaks.values.argsort(descending=True)[:32]
-        if float(peaks.values[strongest[-1]]) <= 0:
+        strongest = strongest[peaks.values[strongest] > 0]  # those that are traced
+        if len(strongest) < 8:
             continue
         try:
             traced = circuits.trace(

@@ -57,6 +57,12 @@ class Block(Latents):
     def parts(self, acts: Tensor) -> Tensor:
         raise CircuitsError(f"the latents of {self.name} are read from {self.reads}, not from {self.layer}")
 
+    def again(self, source: Tensor, error: Tensor) -> Tensor:
+        """What the transcoder gives `(N, C, h, w)` for other maps that it reads, with an error that is held."""
+        windows = self.window.of(source)
+        given = self._decoded(latent_maps(self.encode)(windows).to(error)) + error
+        return given if self.linear is None else given + latent_maps(self.linear)(windows).to(error)
+
     def through_skip(self, source: Tensor, gradient: Tensor) -> tuple[Tensor | None, float]:
         """The derivative by the maps that are read, through the skip, and what the skip gives where these are zero.
 

@@ -63,7 +63,14 @@ class GraphCheck(Result):
 @remembers("model", "images")
 @outside_inference_mode
 def check_graph(
-    model: Model, graph: AttributionGraph, *, images: Any, n: int = 16, seed: int = 0, batch_size: int = 8
+    model: Model,
+    graph: AttributionGraph,
+    *,
+    images: Any,
+    n: int = 16,
+    seed: int = 0,
+    batch_size: int = 8,
+    spliced: bool = False,
 ) -> GraphCheck:
     """Silence the strongest units of an attribution graph one by one, and as many random ones that are as active.
 
@@ -76,6 +83,8 @@ def check_graph(
         n: how many units of each layer, and as many random ones.
         seed: of the random units, of the bootstrap and of the shuffles.
         batch_size: images at a time.
+        spliced: measure in the network in which the graph's transcoders stand in for their blocks, their errors held,
+            instead of in the network itself.
 
     Raises:
         CircuitsError: the graph is of another model, other weights or images, or has fewer than three units.
@@ -93,7 +102,7 @@ def check_graph(
         own = strong[name]
         units = own + as_active(activity[name], own, rng)
         for i, (unit, change) in enumerate(
-            zip(units, changes(model, of, name, [[u] for u in units], batch_size), strict=True)
+            zip(units, changes(model, of, name, [[u] for u in units], batch_size, spliced=spliced), strict=True)
         ):
             predicted, active = -float(given[name][unit]), float(activity[name][unit])
             rows.append((name, of.address(name, unit), i < len(own), predicted, change, active))
@@ -108,7 +117,9 @@ def check_graph(
         _shuffled(predictions, measured, layer, rng), rank_correlation(activations, sizes),
         float(np.median(sizes[is_strong])), float(np.median(sizes[~is_strong])) if (~is_strong).any() else float("nan"),
         len(of.images), seed,
-        provenance=provenance(weights=model.digest, images=of.images.name, images_digest=of.images.digest, seed=seed),
+        provenance=provenance(weights=model.digest, images=of.images.name, images_digest=of.images.digest, seed=seed,
+            **({"spliced": True} if spliced else {}),
+        ),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import Tensor
 from circuits.attribution.attribute import pick
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
+from circuits.network.hooks import read
+from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
 from circuits.network.responses import peaks
-from circuits.tracing.ablation.sources import Channels, Latents
+from circuits.tracing.ablation.sources import Channels, Edits, Latents, composed
 from circuits.tracing.graphs.attribution_graph import AttributionGraph
-from circuits.tracing.graphs.blocks import graph_source
+from circuits.tracing.graphs.blocks import Block, graph_source
 from circuits.tracing.graphs.flows import Flows
 from circuits.tracing.target import Target, target_of
 from zoo.images.sources import Images, open_images
@@ -122,7 +124,13 @@ def as_active(activity: Numbers, units: Sequence[int], rng: np.random.Generator)
 
 @torch.no_grad()
 def changes(
-    model: Model, of: Opened, layer: str, sets: Sequence[Sequence[int]], batch_size: int, factor: float = 0.0
+    model: Model,
+    of: Opened,
+    layer: str,
+    sets: Sequence[Sequence[int]],
+    batch_size: int,
+    factor: float = 0.0,
+    spliced: bool = False,
 ) -> list[float]:
     """Change of the target, mean over images, when each of some sets of units of a layer alone is scaled.
 
@@ -130,6 +138,7 @@ def changes(
         model: the model; of: the graph; layer: of the graph.
         sets: keys of units, which are scaled together.
         factor: of their activations, 0 to silence them; of a latent, of what it writes.
+        spliced: transcoders after the layer, with their errors held, stand in for their blocks.
     """
     source = of.sources[layer]
     segment = of.target.segment(model, source.layer)
@@ -143,11 +152,36 @@ def changes(
         for first in range(0, len(sets), max(1, _RUNS // n)):
             some = sets[first : first + max(1, _RUNS // n)]
             moved = torch.cat([scaled(of, layer, acts, parts, keys, factor) for keys in some])
-            out = segment.respond(moved, segment.picked(context, list(range(n)) * len(some), n))
+            edits = _splices(model, of, source, batch, moved) if spliced else None
+            out = segment.respond(moved, segment.picked(context, list(range(n)) * len(some), n), edits)
             after = pick(of.target.values(out), positions * len(some))
             gained = (after.view(len(some), n) - before).double().sum(dim=1)
             total[first : first + len(some)] += gained.cpu().numpy()
     return [float(change) for change in total / len(of.images)]
+
+
+def _splices(model: Model, of: Opened, start: Channels, batch: Tensor, moved: Tensor) -> Edits:
+    """Edits by which transcoders after a layer stand in for their blocks, with the errors that they have on images."""
+    position, edits, read_now = model.layers.position, list[Edits](), {start.layer: as_maps(moved)}
+
+    def keep(name: str) -> Callable[[Tensor], Tensor]:
+        def function(acts: Tensor) -> Tensor:
+            read_now[name] = as_maps(acts)
+            return acts
+
+        return function
+
+    def splice(block: Block, error: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda acts: block.again(read_now[block.reads], error).reshape(acts.shape)
+
+    later = [s for s in of.sources.values() if isinstance(s, Block) and position(s.layer) > position(start.layer)]
+    for block in later:
+        names = [model.layers[block.reads], model.layers[block.layer]]
+        source, acts = read(model, batch.to(model.device), names).values()
+        error = block.parts_from(source, acts)[:, block.latents :].repeat(len(moved) // len(batch), 1, 1, 1)
+        edits += [{} if block.reads == start.layer else {block.reads: keep(block.reads)}]
+        edits += [{block.layer: splice(block, error)}]
+    return composed(edits)
 
 
 def scaled(of: Opened, layer: str, acts: Tensor, parts: Tensor, keys: Sequence[int], factor: float) -> Tensor:

@@ -120,6 +120,21 @@ def test_transcoders_in_sequence_and_beside_saes_come_out() -> None:
     placed = circuits.graph(model, IMAGE, ("cat", "dog"), dictionaries=["first", "second"], positions=True, keep=1.0)
     for graph in (whole, placed):
         assert sums(graph) < 1e-5 and graph.unexplained < 1e-5
+    last = nn.Sequential(
+        model.module.logits
+    )  # by hand: the score of the spliced network, without a latent of the first
+    b, c = (circuits.capture(model, IMAGE, name)[name] for name in ("b", "c"))
+    first, second = (model.basis(*key) for key in (("a..b", "first"), ("b..c", "second")))
+    windows = [sae.VisionPair(model, *pair).window for pair in (("a", "b"), ("b", "c"))]
+    rows = windows[0].of(circuits.capture(model, IMAGE, "a")["a"]).movedim(1, -1).flatten(0, 2)
+    unit = next(n.unit for n in whole.strongest() if n.layer == "a..b~first")
+    number = int(unit.rpartition(":")[2])
+    less = b - (first.encode(rows)[:, number, None] * first.write[number]).T.reshape(b.shape)
+    again = [second(windows[1].of(x).movedim(1, -1).flatten(0, 2)) for x in (b, less)]
+    change = last((c.flatten(2)[0].T + again[1] - again[0]).mean(0)) - last(c.flatten(2)[0].T.mean(0))
+    spliced = circuits.check_graph(model, whole, images=IMAGE, spliced=True)
+    by_hand = float((change[0] - change[1]).detach())
+    assert spliced.measured[spliced.units.index(unit)] == pytest.approx(by_hand, abs=1e-5) and abs(by_hand) > 1e-4
     units = [n.unit for n in placed.strongest() if n.layer == "a..b~first"]
     together = sum(placed.node(u).value for u in units if u.startswith(units[0].partition("@")[0]))
     assert together == pytest.approx(whole.node(units[0].partition("@")[0]).value, abs=1e-5)
