@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.common.checks import whole_number
-from zoo.errors import ModelError
+from zoo.errors import ModelError, shorten
 
 
 def _number(value: Any) -> float:
@@ -81,7 +81,7 @@ class InputSpec:
         if len(self.range) != 2 or not self.range[0] < self.range[1]:
             raise ModelError(f"input range is (low, high) with low below high, got {self.range}")
         if self.order not in ("RGB", "BGR") or (self.order == "BGR" and self.channels != 3):
-            raise ModelError(f"input order must be RGB, or BGR with 3 channels; got {self.order!r}")
+            raise ModelError(f"input order must be RGB, or BGR with 3 channels; got {shorten(self.order, 40)!r}")
 
     @property
     def hw(self) -> tuple[int, int]:

@@ -128,6 +128,8 @@ class Shards:
 
     def tensor(self) -> Tensor:
         """All vectors `(n, d)`, float32."""
+        if not self.shards:
+            raise FormatError(f"{self.folder / MANIFEST} lists no activations: none were stored, or it is damaged")
         return torch.cat([self.read(i)[0].float() for i in range(len(self.shards))])
 
     def stream(

@@ -137,6 +137,9 @@ def assembled(config: SAEConfig, values: Mapping[str, Tensor]) -> SAE:
         raise FormatError(
             f"its metadata describe a {config.architecture} SAE of {config.latents} latents, not this one of {m}"
         )
+    centers = getattr(config, "centers", None)  # of archetypal ones: checked before so many are made
+    if centers is not None and ("points" not in values or len(values["points"]) != centers):
+        raise FormatError(f"its metadata describe an SAE of {centers} points: they are missing, or others")
     sae = build(config, d, values["decoder"].shape[1])
     for name, parameter in parameters_of(sae).items():
         if name not in values or values[name].shape != parameter.shape:

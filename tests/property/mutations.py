@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+
+from zoo.common import result_files, stored
 
 HOSTILE: list[Any] = [
     None, True, -1, 0, 1, 2**31, 2**63, 2**70, -(2**70), 1e308, -1e308, 0.5, float("inf"), float("nan"), "", "x", "\0",
@@ -63,24 +66,33 @@ def damaged_json(text: str, rng: random.Random) -> bytes:
 
 
 def damaged_tensors(content: bytes, rng: random.Random) -> bytes:
-    """A safetensors file cut short, with bytes flipped, with a damaged head, or with another tensor in place of one."""
+    """A safetensors file cut short, with bytes flipped, with a damaged head, or with another tensor in place of one.
+
+    Digests in its head are mostly made good again: they show accidents and keep nobody out.
+    """
     kind = rng.random()
     if kind < 0.15:
         return content[: rng.randrange(len(content))]
     if kind < 0.3:
-        flipped = bytearray(content)
-        for _ in range(rng.choice([1, 1, 10])):
-            flipped[rng.randrange(len(flipped))] = rng.randrange(256)
-        return bytes(flipped)
+        return damaged_bytes(content, rng)
     size = struct.unpack("<Q", content[:8])[0]
-    head, body = json.loads(content[8 : 8 + size]), content[8 + size :]
-    if kind < 0.45 and "__metadata__" in head:
-        entries = head["__metadata__"]
-        name = rng.choice(sorted(entries))
-        entries[name] = damaged_json(entries[name], rng).decode("utf-8", "replace")
-        text = json.dumps(head).encode()
-        return struct.pack("<Q", len(text)) + text + body
+    entries = json.loads(content[8 : 8 + size]).get("__metadata__")
     tensors = load(content)
+    if entries and (kind < 0.55 or not tensors):
+        name = rng.choice(sorted(entries))
+        text = entries[name] if entries[name][:1] in "{[" else json.dumps(entries[name])
+        entries[name] = damaged_json(text, rng).decode("utf-8", "replace")
+    elif tensors:
+        _damage_one(tensors, rng)
+    if entries and rng.random() < 0.9:
+        entries = _with_digests(entries, tensors)
+    try:
+        return save({key: t.contiguous() for key, t in tensors.items()}, entries)
+    except (SafetensorError, ValueError):  # a type that the format has not
+        return content[:20]
+
+
+def _damage_one(tensors: dict[str, torch.Tensor], rng: random.Random) -> None:
     name = rng.choice(sorted(tensors))
     old = tensors[name]
     kinds = [torch.float64, torch.int32, torch.bool, torch.complex64, torch.float16, torch.uint8]
@@ -99,7 +111,35 @@ def damaged_tensors(content: bytes, rng: random.Random) -> bytes:
         del tensors[name]
     else:
         tensors["more" if what == "more" else name] = old.clone() if what == "more" else changed[what]()
-    try:
-        return save({key: t.contiguous() for key, t in tensors.items()}, head.get("__metadata__"))
-    except (SafetensorError, ValueError):  # a type that the format has not
-        return content[:20]
+
+
+def _with_digests(entries: dict[str, str], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """The head of one of our files with the digests that its tensors and its fields have now."""
+    with contextlib.suppress(ValueError, RecursionError):
+        about = json.loads(entries["about"]) if "about" in entries else None
+        if isinstance(about, dict) and isinstance(about.get("digests"), dict):
+            digests = {name: stored._digest(t.contiguous()) for name, t in tensors.items()}
+            made_good = about | {"digests": digests}
+            if "result" in about:
+                made_good["digest"] = result_files._digest(about["result"])
+            return entries | {"about": json.dumps(made_good)}
+    return entries
+
+
+def damaged_bytes(content: bytes, rng: random.Random) -> bytes:
+    """A file of any kind with a few bytes changed."""
+    flipped = bytearray(content)
+    for _ in range(rng.choice([1, 1, 10])):
+        flipped[rng.randrange(len(flipped))] = rng.randrange(256)
+    return bytes(flipped)
+
+
+def damaged(name: str, content: bytes, rng: random.Random) -> bytes:
+    """The content of a file, damaged as its name says that it can be; of other kinds bytes change, or the end lacks."""
+    if not content:
+        return b"\0"
+    if name.endswith(".json"):
+        return damaged_json(content.decode("utf-8"), rng)
+    if name.endswith((".safetensors", ".result")):
+        return damaged_tensors(content, rng)
+    return damaged_bytes(content, rng) if rng.random() < 0.7 else content[: rng.randrange(len(content))]

@@ -15,6 +15,8 @@ from zoo.images.sources import open_images
 TIMES = 300
 WARM = 60
 """After so many rounds allocators and caches have what they keep."""
+RARE = 20
+"""Every so many rounds comes a repair and an audit, too."""
 MEGABYTES = 40
 """Growth that is taken for noise of the allocator: a leak of one capture a round would be 300 x .5 MB."""
 
@@ -40,6 +42,10 @@ def test_hundreds_of_verbs_leave_memory_files_and_threads_level(tmp_path: Path) 
         circuits.trace(model, unit, images=images, layers=["mixed3b"]).save(tmp_path / "circuit.json")
         with circuits.edit(model, [circuits.Ablate(unit)]):
             circuits.capture(model, images, ["mixed4b"])
+        circuits.graph(model, images[:1], "car", layers=["mixed4a"], width=4)
+        if turn % RARE == 0:  # longer ones
+            circuits.repair(model, "scenes:26", [unit], random=1)
+            circuits.audit(model, "scenes:156", classes=["sign"], layers=["mixed4b"], top=1, random=1, steps=1)
         if turn == WARM:
             first = used()
     last = used()

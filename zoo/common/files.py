@@ -66,6 +66,8 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 
 INVENTORY = ".vision-circuits.json"
 """Name of the file in which a folder of results says what of it was written by us."""
+LOCK = ".vision-circuits.lock"
+"""Name of the file that is in a folder of results while somebody writes there."""
 _SCRATCH = ".circuits-"
 _OWNER = ".owner"
 
@@ -90,6 +92,33 @@ def scratch(parent: Path) -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, seconds: float = 0) -> Iterator[None]:
+    """Inside, no other process and no other thread writes into a folder; one that is killed holds nothing.
+
+    Args:
+        folder: that is there.
+        seconds: how long to wait for another one.
+
+    Raises:
+        FileError: another one is writing there. OSError: nothing can be written there.
+    """
+    lock = FileLock(folder / LOCK, is_singleton=True)  # one of a path, so that it may be held twice
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout as error:
+        raise FileError(
+            f"another run is writing {shorten(folder, 200)}; wait for it, or give another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            with contextlib.suppress(OSError):
+                (folder / LOCK).unlink()  # while it is held: one that waits sees that its file is gone
+        lock.release()
 
 
 def move_files(folder: Path, into: Path, last: str = "") -> None:

@@ -126,7 +126,7 @@ class Stored:
         """Entries of a document are taken apart inside: what is missing or of the wrong kind makes the file damaged."""
         try:
             yield
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise self.damaged(path, f"an entry is missing or of the wrong kind: {error}") from error
 
     # -- tensors -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from zoo.common.files import INVENTORY, scratch
+from zoo.common.files import INVENTORY, LOCK, scratch
 from zoo.common.reading import fits, parse_json, read_bytes
 from zoo.errors import ImageError, shorten
 
@@ -203,7 +203,7 @@ def drawn_files(folder: Path) -> set[str]:
 
 def _others(folder: Path) -> list[str]:
     """Names in a folder that `export_scenes` did not write."""
-    return sorted({path.name for path in folder.iterdir()} - drawn_files(folder) - {INVENTORY})
+    return sorted({path.name for path in folder.iterdir()} - drawn_files(folder) - {INVENTORY, LOCK})
 
 
 def _draw(n: int, folder: Path, seed: int) -> None:

@@ -341,7 +341,7 @@ def _context(config: Any, tokenizer: Any) -> int:
     own = next((getattr(config, n) for n in ("max_position_embeddings", "n_positions", "seq_length") if
                 isinstance(getattr(config, n, None), int)), None)  # fmt: skip
     stated = getattr(tokenizer, "model_max_length", None)
-    limits = [int(n) for n in (own, stated) if n is not None and 0 < n < _NO_LIMIT]
+    limits = [int(n) for n in (own, stated) if isinstance(n, int | float) and 0 < n < _NO_LIMIT]
     if not limits:
         raise ModelError("neither the model's configuration nor its tokenizer states its context: context=TOKENS")
     return min(limits)

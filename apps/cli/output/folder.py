@@ -24,6 +24,8 @@ from typing import Literal, TypedDict
 FILES = (".html", ".json", ".png", ".jpg", ".svg", ".pdf", ".csv", ".npz", ".safetensors")
 """Endings that no folder of results bears but by mistake."""
 KIND = "vision-circuits results"
+_PATIENCE = 60
+"""Seconds for which finished files wait until another run has moved its own into the folder."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def staged(out: Path | None, outputs: Outputs) -> Iterator[Path | None]:
     if out is None:
         yield None
         return
-    from zoo.common.files import move_files, scratch, staged_files
+    from zoo.common.files import move_files, only_writer, scratch, staged_files
 
     out = _checked(out)
     _refuse(out, outputs)
@@ -114,6 +116,9 @@ def staged(out: Path | None, outputs: Outputs) -> Iterator[Path | None]:
             folder = ends.enter_context(scratch(parent))
         yield folder
         names = [path.relative_to(folder).as_posix() for path in staged_files(folder)]
+        with _reported(out):
+            out.mkdir(parents=True, exist_ok=True)
+            ends.enter_context(only_writer(out, _PATIENCE))
         _refuse(out, replace(outputs, patterns=tuple(map(glob.escape, names))))  # somebody may have written since
         with _reported(out), _undisturbed():
             inventory = _Inventory.of(out)
@@ -132,14 +137,16 @@ def in_place(out: Path | None, outputs: Outputs) -> Iterator[None]:
     if out is None:
         yield
         return
-    from zoo.common.files import INVENTORY
+    from zoo.common.files import INVENTORY, LOCK, only_writer
 
     out = _checked(out)
     others = _refuse(out, outputs)  # none, or those to be replaced
     with ExitStack() as ends:
         with _reported(out):
-            inventory, new = _Inventory.of(out), not out.is_dir()
+            new = not out.is_dir()
             out.mkdir(parents=True, exist_ok=True)
+            ends.enter_context(only_writer(out))
+            inventory = _Inventory.of(out)
             ours = [n for n in _matching(out, outputs.patterns) if n not in others] if outputs.replace else []
             ends.enter_context(_set_aside(out, others, ours, outputs.patterns))
             _Inventory(inventory.files, list(outputs.patterns)).write(out)
@@ -152,8 +159,9 @@ def in_place(out: Path | None, outputs: Outputs) -> Iterator[None]:
                     inventory.files.pop(name, None)
                 inventory.files |= {name: digest for name, digest in written.items() if digest is not None}
                 inventory.write(out)
-                if new and [path.name for path in out.iterdir()] == [INVENTORY]:  # nothing came of it
-                    (out / INVENTORY).unlink()
+                if new and {path.name for path in out.iterdir()} <= {INVENTORY, LOCK}:  # nothing came of it
+                    for name in (INVENTORY, LOCK):
+                        (out / name).unlink()
                     out.rmdir()
 
 

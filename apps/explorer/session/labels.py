@@ -38,6 +38,14 @@ CREATE TABLE IF NOT EXISTS labels (
 """
 
 
+_LONGEST = 1 << 20
+"""Bytes of a row of it, most: a label has 4,000 characters."""
+
+
+def _words(sql: str) -> list[str]:
+    return sql.replace("IF NOT EXISTS ", "").split()
+
+
 PARTS_AUTHOR = "part masks"
 """Author of labels that come from masks of parts."""
 
@@ -210,7 +218,10 @@ class Labels:
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'labels'").fetchone():
                 return []  # killed before the first label was written
             rows = connection.execute(f"SELECT {', '.join(columns)} FROM labels {where}", values).fetchall()
-        return [Label(**{**dict(zip(columns, row, strict=True)), "polysemantic": bool(row[4])}) for row in rows]
+            if any(not isinstance(text, str) for row in rows for text in (*row[:4], *row[6:])):
+                raise ValueError("a label holds bytes where its text belongs")
+            labels = [Label(**{**dict(zip(columns, row, strict=True)), "polysemantic": bool(row[4])}) for row in rows]
+            return [label.checked() for label in labels]
 
     @contextmanager
     def _open(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
@@ -224,7 +235,13 @@ class Labels:
                         connection.execute("PRAGMA journal_mode = WAL")
                         connection.execute("PRAGMA synchronous = FULL")  # a saved label survives a power failure
                         connection.execute(_TABLE)
+                # a view or a trigger of somebody else's is a program that may never end; so is an expression in a table
+                kinds = connection.execute("SELECT type, sql FROM sqlite_master WHERE type != 'index'").fetchall()
+                if any(kind != "table" or _words(sql) != _words(_TABLE) for kind, sql in kinds):
+                    raise ValueError("it has tables, views or triggers that are not of this version")
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
                 with connection:
                     yield connection
-        except (sqlite3.Error, OSError) as error:  # a lock that does not come is one of the system's errors
+        except (sqlite3.Error, OSError, ValueError, CircuitsError) as error:
+            # a lock that does not come is one of the system's errors; text that is no UTF-8 is a wrong value
             raise LabelError(f"the labels in {shorten(self.path, 160)} cannot be used: {error}") from error

@@ -37,6 +37,7 @@ from circuits.network.model import Model
 from circuits.tracing.ablation.sources import Latents, source_of
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import number, whole_number
+from zoo.common.reading import Count, Digest
 from zoo.common.results import remembers
 from zoo.common.stored import Stored
 from zoo.images.sources import Images
@@ -52,8 +53,14 @@ VERSION = 3
 INDEX = "index.json"
 
 
+class _Settings(TypedDict):
+    images: Digest
+    labels: list[Count]
+    groups: list[str] | None
+
+
 class _Index(TypedDict):
-    settings: dict[str, Any]
+    settings: _Settings
     origin: NotRequired[dict[str, Any] | None]
 
 
@@ -155,6 +162,8 @@ def audit(
             piece = None if folder is None else folder / f"class-{index}.result"
             if piece is not None and piece.is_file():
                 audited_class = ClassAudit.load(piece)
+                if audited_class.class_index != index:
+                    raise _AUDITS.damaged(piece, f"it is of class {audited_class.class_index}")
             else:
                 audited_class = _of_class(
                     model, given, index, spaces, answers, keep, top, random, steps, seed, batch_size,

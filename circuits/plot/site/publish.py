@@ -56,10 +56,24 @@ class _Index(TypedDict):
     settings: dict[str, Any]
 
 
+_Row = TypedDict(
+    "_Row",
+    {
+        "label": str,
+        "class": str,
+        "density": float,
+        "maximum": float,
+        "selectivity": float,
+        "polysemanticity": float | None,
+        "dead": bool,
+    },
+)
+
+
 class _Layer(TypedDict):
     contents: str
     units: Count
-    rows: list[dict[str, Any]]
+    rows: list[_Row]
 
 
 _SITES = Stored(
@@ -139,7 +153,8 @@ def publish(
 
     Raises:
         StoreError: the scan is of other weights, or its images are not there any more. AddressError: no such layer.
-        CircuitsError: the folder has a site of another scan or of other settings, has the scan, or cannot be written.
+        CircuitsError: the folder has a site of another scan or of other settings, files of others by the names of a
+            site's, or the scan; or it cannot be written.
 
     >>> site = publish(load("scenes"), read_scan("store", "scenes"), "site")  # doctest: +SKIP
     """
@@ -237,6 +252,8 @@ def _begin(out: Path, settings: Mapping[str, Any]) -> None:
     _SITES.check_writable(out)
     before = _SITES.read_document(out / INDEX)
     if before is None:
+        if others := sorted(path.name for pattern in FILES for path in out.glob(pattern)):
+            raise CircuitsError(f"{named(out)} has {shorten(others[0], 60)}, and no site: give another folder")
         _SITES.write_json(out / INDEX, {"kind": "vision-circuits site", "schema": 1, "settings": settings})
         return
     for name, value in settings.items():
@@ -377,7 +394,9 @@ class _Writer:
             document = _LAYERS.read_document(self.folder(layer) / LAYER)
         except CircuitsError:
             return False
-        return document is not None and document["contents"] == self._digest(layer)
+        if document is None or not len(document["rows"]) == document["units"] == self.contents.layers[layer]:
+            return False
+        return bool(document["contents"] == self._digest(layer))
 
     def _digest(self, layer: str) -> str:
         """Of all that a layer's pages show and the settings of the site do not name."""

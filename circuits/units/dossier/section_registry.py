@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from circuits.dataset.scan_results import LayerScan, Scan, UnitScan
 from circuits.network.address import Unit
@@ -18,6 +18,7 @@ from zoo.images.sources import Images
 from zoo.progress import Progress
 
 
+@runtime_checkable
 class Finding(Protocol):
     """What a section finds out. Units in its attribute `related_units`, if it has one, get a thumbnail each."""
 

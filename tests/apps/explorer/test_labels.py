@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from apps.explorer.session import labels as labels_file
 from apps.explorer.session.labels import Label, LabelError, Labels
 from circuits.errors import AddressError, CircuitsError
 from tests.apps.explorer.conftest import Open, texts
@@ -80,6 +83,24 @@ def test_a_label_without_a_unit_or_an_author_is_refused(tmp_path: Path, unit: st
 def test_a_file_that_is_no_database_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "labels.sqlite").write_bytes(b"not a database at all" * 50)
     with pytest.raises(CircuitsError, match="labels.sqlite"):
+        Labels(tmp_path).all()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "CREATE VIEW labels AS WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT x AS unit, x AS "
+        "author, x AS name, x AS family, x AS polysemantic, x AS evidence, x AS weights, x AS saved FROM r",
+        f"{labels_file._TABLE}; CREATE TRIGGER t AFTER INSERT ON labels BEGIN SELECT 1; END",
+        f"{labels_file._TABLE}; INSERT INTO labels VALUES ('m', 'm/l:1', x'ff', 'n', '', 0, '', '', '')",
+        f"{labels_file._TABLE}; INSERT INTO labels VALUES ('m', 'm/l', 'a', 'n', '', 0, '', '', '')",
+    ],
+    ids=["view without end", "trigger", "bytes", "no address"],
+)
+def test_somebody_elses_database_is_refused_and_runs_nothing(hostile: str, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / labels_file.FILE)) as connection:
+        connection.executescript(hostile)
+    with pytest.raises(LabelError, match="cannot be used"):
         Labels(tmp_path).all()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from apps.cli.output.folder import Outputs, in_place
 from apps.cli.registry import COMMANDS, load_command
 from tests.apps.small_runs import RUNS, SmallRun, SmallRuns, at, run
 from tests.apps.terminal import Cli, Ran, is_refused
-from zoo.common.files import INVENTORY
+from zoo.common.files import INVENTORY, LOCK
+from zoo.errors import CircuitsError
 
 MINE = b"mine"
 FILLED = [name for name in RUNS if load_command(name).keeps_out or load_command(name).fills_out]
@@ -105,6 +108,15 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
         assert (tmp_path / "a.png").read_bytes() == b"ours"
         (tmp_path / "b.png").write_bytes(b"ours, too")
     assert set(json.loads((tmp_path / INVENTORY).read_text("utf-8"))["files"]) == {"a.png", "b.png"}
+
+
+def test_a_second_run_into_one_folder_is_refused_while_the_first_writes(tmp_path: Path) -> None:
+    outputs = Outputs(("*.png",))
+    with in_place(tmp_path, outputs), ThreadPoolExecutor(1) as pool:
+        with pytest.raises(CircuitsError, match="another run is writing"):
+            pool.submit(in_place(tmp_path, replace(outputs, replace=True)).__enter__).result()
+        (tmp_path / "a.png").write_bytes(b"ours")
+    assert (tmp_path / "a.png").read_bytes() == b"ours" and not (tmp_path / LOCK).exists()
 
 
 def test_nothing_is_left_of_a_folder_in_which_nothing_was_done(cli: Cli, tmp_path: Path) -> None:

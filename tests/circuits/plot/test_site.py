@@ -257,6 +257,13 @@ def test_no_folder_of_the_users_machine_is_on_a_site(tmp_path: Path, monkeypatch
     assert "circuits publish &#39;store&#39; --model &#39;private.py:make&#39; --images=photos" in texts["index.html"]
 
 
+def test_a_page_of_somebody_elses_is_not_overwritten(model: Model, scan: Scan, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(CircuitsError, match="index.html, and no site"):
+        circuits.publish(model, scan, tmp_path, layers=SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
 def test_latents_of_an_attached_sae_have_pages(model: Model, scan: Scan, tmp_path: Path) -> None:
     own = circuits.load("scenes")
     own.attach("mixed3b", "parts", circuits.Directions(torch.eye(48)[:5]))

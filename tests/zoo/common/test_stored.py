@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -10,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.common import stored
+from zoo.common import result_files, stored
+from zoo.common.files import LOCK, only_writer
 from zoo.common.stored import Stored, sha256, tidy
 from zoo.errors import CircuitsError, FileError
 
@@ -137,3 +141,48 @@ def test_a_byte_that_changed_in_a_tensor_is_found(tmp_path: Path) -> None:
         FILES.read_tensors(path)
     path.write_bytes(content)
     assert FILES.read_tensors(path)["a"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["apps.cli.__main__:X", "apps.explorer.views.home:X", "os:path", "zoo..x:Y", ":"])
+def test_a_file_of_a_result_imports_no_page_and_no_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run when they are imported."""
+    _put(tmp_path / "r", {"class": name, "fields": {}})
+    monkeypatch.delitem(sys.modules, name.partition(":")[0], raising=False) if name[:4] == "apps" else None
+    with pytest.raises(CircuitsError, match="does not know"):
+        result_files.read(tmp_path / "r")
+    assert name[:4] != "apps" or name.partition(":")[0] not in sys.modules
+
+
+@pytest.mark.parametrize("value", ["1", None, True, {"list": [1.0]}, {"class": "zoo.inputs:InputSpec", "fields": {}}])
+def test_a_field_of_another_type_than_declared_is_refused(value: Any, tmp_path: Path) -> None:
+    fields = {"value": 1.0, "low": 0.5, "high": 2}
+    about = {"class": "circuits.common.statistics:Estimate", "fields": fields}
+    _put(tmp_path / "r", about)
+    assert result_files.read(tmp_path / "r").value == 1.0
+    _put(tmp_path / "r", about | {"fields": fields | {"low": value}})
+    with pytest.raises(CircuitsError, match=r"Estimate\.low holds a \w+ of another kind"):
+        result_files.read(tmp_path / "r")
+
+
+def _put(path: Path, about: Any) -> None:
+    head = {"schema": 1, **result_files.FILES.mark, "result": about, "digest": result_files._digest(about)}
+    result_files.FILES.write_tensors(path, {}, head)
+
+
+def test_one_at_a_time_writes_into_a_folder(tmp_path: Path) -> None:
+    with only_writer(tmp_path), only_writer(tmp_path):  # the same thread may ask again
+        script = (
+            "import sys, pathlib; from zoo.common.files import only_writer; "
+            "only_writer(pathlib.Path(sys.argv[1])).__enter__()"
+        )
+        other = subprocess.run(
+            [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False, env=dict(os.environ)
+        )
+        assert "another run is writing" in other.stderr
+        with ThreadPoolExecutor(1) as pool, pytest.raises(FileError, match="another run is writing"):
+            pool.submit(only_writer(tmp_path).__enter__).result()
+    with only_writer(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -30,8 +31,10 @@ from circuits.network.hooks import run_whole
 from circuits.network.interventions import Ablate, Edit, edit
 from circuits.network.model import Model
 from zoo.common.autograd import outside_inference_mode
-from zoo.common.files import write_atomically, write_text_atomically
+from zoo.common.files import move_files, only_writer, scratch
+from zoo.common.reading import read_json
 from zoo.common.results import Result
+from zoo.errors import FileError
 from zoo.images.sources import open_images
 
 PROGRAM, WEIGHTS, ABOUT = "edited.pt2", "weights.safetensors", "about.json"
@@ -110,6 +113,7 @@ def export(
         EditError: nothing to write out; see `edit`; or the program does not give what the edited run gives.
         CircuitsError: `torch.export` cannot trace the network, weights that it does not have, or the folder has files
             of these names of others.
+        FileError: another run writes there, or the files cannot be written; an earlier export is still there.
 
     >>> export(load("scenes"), [Set("mixed4a:3", 0.0)], "edited", images="scenes:8")  # doctest: +SKIP
     """
@@ -144,15 +148,7 @@ def export(
         difference = max(difference, _difference(module, x, wanted, f"{model.name}: {WEIGHTS}"))
     except EditError as error:  # not exact; or a layer of one's own computes from its weights what no row says
         state, unfolded = None, str(error)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (ABOUT, WEIGHTS):  # written last, so that what is interrupted is no export
-        (folder / name).unlink(missing_ok=True)
-    write_atomically(folder / PROGRAM, lambda file: file.write_bytes(content.getvalue()))
-    files = [PROGRAM]
-    if state is not None:
-        folded_state = state
-        write_atomically(folder / WEIGHTS, lambda file: _save(folded_state, file))
-        files.append(WEIGHTS)
+    files = [PROGRAM] if state is None else [PROGRAM, WEIGHTS]
     result = Export(
         model=model.name,
         edits=tuple(str(change) for change in edits),
@@ -176,8 +172,26 @@ def export(
             WEIGHTS: f'your_network.load_state_dict(safetensors.torch.load_file("{WEIGHTS}"))',
         },
     }
-    write_text_atomically(folder / ABOUT, json.dumps(about, indent=1))
+    _write(folder, content.getvalue(), state, json.dumps(about, indent=1))
     return result
+
+
+def _write(folder: Path, program: bytes, state: State | None, about: str) -> None:
+    """All files of an export in place of those of an earlier one, which stays where the disk is full."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with only_writer(folder), scratch(folder) as staging:
+            export_folder(folder)  # somebody may have written since
+            (staging / PROGRAM).write_bytes(program)
+            if state is not None:
+                save_file({n: t.contiguous() for n, t in state.items()}, staging / WEIGHTS, {"format": "pt"})
+            (staging / ABOUT).write_text(about, encoding="utf-8")
+            for name in (ABOUT, WEIGHTS):  # moved last, so that what is interrupted is no export
+                (folder / name).unlink(missing_ok=True)
+            move_files(staging, folder, last=ABOUT)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot write into {shorten(folder, 200)}: {reason}") from error
 
 
 def export_folder(out: str | Path) -> Path:
@@ -191,7 +205,7 @@ def export_folder(out: str | Path) -> Path:
         raise CircuitsError(f"{shorten(folder, 200)} is no folder: give another one to export into")
     there = [name for name in (PROGRAM, WEIGHTS, ABOUT) if (folder / name).exists()]
     try:
-        about = json.loads((folder / ABOUT).read_bytes()) if ABOUT in there else None
+        about = read_json(folder / ABOUT) if ABOUT in there else None
     except (OSError, ValueError):
         about = None
     if there and not (isinstance(about, dict) and {"edits", "unfolded", "load"} <= set(about)):
@@ -235,7 +249,3 @@ def _difference(run: Any, x: Tensor, wanted: Sequence[Any], what: str) -> float:
 def _tensors(outputs: Any) -> list[Tensor]:
     """Its tensors that have values, answers and masks as numbers, too."""
     return [leaf.double() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.numel()]
-
-
-def _save(state: State, file: Path) -> None:
-    save_file({name: value.contiguous() for name, value in state.items()}, file, {"format": "pt"})

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import circuits
 from circuits import Directions, Edit, Project, Scale, Set
+from zoo.common.files import LOCK
+from zoo.errors import FileError
 
 IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 Change = Callable[[Tensor], Tensor]
@@ -253,6 +256,23 @@ def test_files_of_others_are_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(circuits.CircuitsError, match="weights.safetensors, and no finished export"):
         circuits.export(model, [Set("relu:3", 0.7)], tmp_path, images=IMAGES)
     assert (tmp_path / "weights.safetensors").read_bytes() == b"mine"
+
+
+def test_a_full_disk_or_another_run_leaves_an_earlier_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = circuits.wrap(Branches(), input=circuits.InputSpec(size=16))
+    circuits.export(model, [Set("relu:3", 0.7)], tmp_path, images=IMAGES)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("circuits.dataset.audit.repair.export.save_file", _full)
+    with pytest.raises(FileError, match="No space left"):
+        circuits.export(model, [Set("relu:3", 0.2)], tmp_path, images=IMAGES)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before and len(before) == 3
+    other = FileLock(tmp_path / LOCK)
+    with other, pytest.raises(FileError, match="another run is writing"):
+        circuits.export(model, [Set("relu:3", 0.2)], tmp_path, images=IMAGES)
+
+
+def _full(*args: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize("address", ["block2:7", "block2.cls:7", "block3.mlp.neurons:40"])
