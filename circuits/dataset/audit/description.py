@@ -98,7 +98,7 @@ def _descriptions(
     for source in (
         by_masks(model, given, units, seed, batch_size, omitted),
         by_classes(model, given, units, seed, batch_size),
-        by_scores(model, given, first, seed),
+        by_scores(model, given, first, seed, omitted),
     ):
         for unit, entry in source.items():
             labels[unit].append(entry)
@@ -200,7 +200,9 @@ def _peaks(
     return torch.cat(own), torch.cat(random)
 
 
-def by_scores(model: Model, given: Inputs, units: Sequence[str], seed: int) -> dict[str, Label]:
+def by_scores(
+    model: Model, given: Inputs, units: Sequence[str], seed: int, omitted: dict[str, str]
+) -> dict[str, Label]:
     """Unit -> the class whose score it raises most, of all that the model has (`ClassScores.pushes`).
 
     The class is the same on images of both halves, and raised more than any of 20 random directions, of the same length
@@ -214,7 +216,11 @@ def by_scores(model: Model, given: Inputs, units: Sequence[str], seed: int) -> d
         rows = list(numbers.values())
         own = source.write[rows].cpu() if isinstance(source, Latents) else torch.eye(width)[rows]
         random = torch.randn(RANDOM, width, generator=torch.Generator().manual_seed(seed))
-        scores = ClassScores(model, source.layer)
+        try:
+            scores = ClassScores(model, source.layer)
+        except CircuitsError as error:  # a branch, which is a part of a layer
+            omitted["labels by scores"] = str(error)
+            continue
         changes = []
         for half in halves:
             pixels = given.images.subset(half.tolist()).tensor(model.input).to(model.device)

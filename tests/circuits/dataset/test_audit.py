@@ -134,7 +134,7 @@ def test_labels_are_what_plain_pytorch_gives_and_are_held_against_random_directi
     given = halves(model, photographs())
     pixels, net = given.images.tensor(model.input), model.module
     judging = _balanced(given, given.judging, 32, 0)
-    entry = by_scores(model, given, ["handmade/relu:0", "handmade/relu:5"], 0)
+    entry = by_scores(model, given, ["handmade/relu:0", "handmade/relu:5"], 0, {})
     assert list(entry) == ["handmade/relu:0"]  # nothing reads the sixth channel
     with torch.no_grad():
         length = net.relu(net.colors(pixels[judging])).norm(dim=1).mean()
