@@ -108,6 +108,11 @@ def inputs_of(
         if min(count) < FEWEST:
             total = int((right == index).sum())
             omitted[class_name(model, index)] = f"{total} images, fewer than the {2 * FEWEST} that two halves need"
+        elif min(int((right[half] != index).sum()) for half in (finding, judging)) < FEWEST:
+            rest = int((right != index).sum())
+            omitted[class_name(model, index)] = (
+                f"{rest} images of other classes to hold it against, fewer than the {2 * FEWEST} that two halves need"
+            )
         elif opened.annotations is not None and (few := _without_mask(opened, right, index, finding)):
             omitted[class_name(model, index)] = few
         else:

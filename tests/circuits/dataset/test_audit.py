@@ -285,6 +285,9 @@ def test_a_rare_class_and_one_without_masks_are_left_out_and_said_so(model: circ
     few = [i for i in range(120) if i % 3 or i < 9]
     rare = halves(model, images.subset(few))
     assert rare.omitted == {"cat": "3 images, fewer than the 10 that two halves need"} and rare.classes == (1, 2)
+    alone = images.subset([*range(0, 120, 3), 1])
+    with pytest.raises(CircuitsError, match="cat: 1 images of other classes to hold it against, fewer than the 10"):
+        halves(model, alone)
     assert images.annotations is not None
     blank = images.annotated([Annotation("", ()) if i % 3 == 1 else a for i, a in enumerate(images.annotations)])
     assert "0 of its 20 images to find on are outlined" in halves(model, blank).omitted["dog"]
