@@ -138,6 +138,8 @@ class AuditModel(ImageOptions):
 
         site = sae.VisionSite(model, address)
         layer = site.layer.name
+        if site.layer.size in (None, (1, 1)):
+            raise UsageError(f"{site.address} has no positions: where its evidence lies is not known; train on another")
         folder = None if self.out is None else self.out / TRAINED / layer
         checkpoint = None if self.out is None else self.out / f"training-{layer}.safetensors"
         given = inputs_of(

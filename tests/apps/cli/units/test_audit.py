@@ -38,6 +38,8 @@ def test_an_sae_is_trained_once_on_the_images_that_suspects_are_found_on(
     from sae.data.attach import attach_folder
     from zoo import open_images
 
+    refused = cli("audit", "scenes", "--images", "scenes:20", "--train-sae", "logits")
+    assert is_refused(refused) and "has no positions" in refused.err
     monkeypatch.setattr("apps.cli.commands.audit.SAE_STEPS", 30)
     out = tmp_path / "audit"
     words = ("audit", "scenes", "--images", "scenes:156", "--classes", "sign", "--train-sae", "mixed4b", "--top", "1",
