@@ -244,4 +244,6 @@ class Labels:
                     yield connection
         except (sqlite3.Error, OSError, ValueError, CircuitsError) as error:
             # a lock that does not come is one of the system's errors; text that is no UTF-8 is a wrong value
-            raise LabelError(f"the labels in {shorten(self.path, 160)} cannot be used: {error}") from error
+            raise LabelError(
+                f"the labels in {shorten(self.path, 160)} cannot be used: {shorten(error, 160)}"
+            ) from error
