@@ -366,7 +366,8 @@ def diff(first: Circuit, second: Circuit) -> CircuitDiff:
     for value in (first, second):
         if not isinstance(value, Circuit):
             raise CircuitsError(
-                f"diff compares two circuits, not a {type(value).__name__}; two networks: sae.diff(a, b, layer=...)"
+                f"diff compares two circuits, not a {type(value).__name__}; Circuit.load(path) reads one, and "
+                "sae.diff(a, b, layer=...) compares two networks"
             )
     return first.diff(second)
 

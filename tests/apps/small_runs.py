@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from apps.cli.main import main
+from circuits.dataset.audit.repair import choice, tuning
 from tests.apps.terminal import Ran
 from zoo.cards import CARDS
 
@@ -71,6 +72,7 @@ RUNS = {
     "tune": f"netz/relu_1 {OWN} --stimuli lines --orientations 4",
     "neighbors": f"netz/relu_1:1 {OWN}",
     "match": f"netz/relu_1 netz/relu_2 {OWN} --other-weights random {PHOTOS}",
+    "diff": f"netz netz {OWN} --layer relu_1 --other-weights random {PHOTOS} --latents 8 --k 2 --steps 3",
     "factors": f"netz/relu_2:4 {OWN} --factors 2",
     "polysemantic": f"netz/relu_2 {OWN} {PHOTOS} --n 12 --draws 5 --figures 1",
     "atlas": f"netz/relu_2 {OWN} {PHOTOS} --grid 2 --icon 16 --steps 1",
@@ -129,11 +131,13 @@ class SmallRun(NamedTuple):
 
 @contextlib.contextmanager
 def at(folder: Path) -> Iterator[None]:
-    """Commands run in `folder`; the models of the user's own that they register are forgotten afterwards."""
+    """Commands run in `folder`, repairs in few steps; models of the user's own that they register are forgotten."""
     before = dict(CARDS.items())
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(CARDS, "_things", before)
         patch.setattr("apps.cli.commands.explore.serve", lambda command, environment: 0)
+        for learning in (choice, tuning):  # a network is trained on a dozen times: a minute
+            patch.setattr(learning, "STEPS", 4)
         yield
 
 

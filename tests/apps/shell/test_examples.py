@@ -68,6 +68,7 @@ CHEAPER = {
     "figures": "--jobs 1",
     "look": "--steps 1",
     "graph": "--width 4",
+    "diff": "--latents 16 --k 2 --steps 3",
 }
 """Command -> options that make it cheaper still."""
 
@@ -93,6 +94,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "images scenes --n 39 --out photos", "images scenes --n 39 --seed 1 --out other-photos",
             "trace scenes/mixed4a:11 --images photos --no-score --out report",
             "label scenes --images scenes:60 --layers mixed4a",
+            *(f"trace scenes/mixed4a:11 --images photos --no-score --out {name}" for name in ("first", "second")),
             "sae train scenes/mixed3b --images photos --latents 24 --k 4 --steps 3 --batch-size 64 --out parts",
             "sae train scenes/mixed3b --images photos --latents 24 --k 4 --steps 3 --batch-size 64 --out saes/parts",
             "sae train scenes/mixed4a --images photos --latents 24 --k 4 --steps 3 --batch-size 64 --out saes/mixed4c",
@@ -124,6 +126,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         import zoo.scenes
 
         shutil.copy(Path(zoo.scenes.__file__).with_name("scenes.safetensors"), ".")
+        shutil.copy(Path(zoo.scenes.__file__).with_name("scenes_labels.safetensors"), "without-car.safetensors")
         texts = ["A dog ran.", "Anna has a puppy.", "Tom sat."]
         for name, those in (("stories", texts), ("about", texts[1:2]), ("other", texts[2:])):
             Path(f"{name}.txt").write_text("<|endoftext|>".join(those * 20), encoding="utf-8")

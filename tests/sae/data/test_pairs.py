@@ -214,10 +214,10 @@ def test_latents_of_a_transcoder_are_units_at_the_positions_of_its_target(tmp_pa
     assert torch.equal(model.encode(pooled.movedim(1, -1).flatten(0, 2)), latents)
     with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"):
         circuits.expanded_weights(scenes, source="conv2d0", target=f"{space}:3")
-    assert space not in circuits.graph(scenes, "scenes:1", "car").layers  # of those attached, the layers
+    assert circuits.graph(scenes, "scenes:1", "car").layers == (space,)  # what is attached
+    with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"):
+        circuits.graph(scenes, "scenes:1", f"{space}:3", layers=["conv2d0"])
     for explained, layers in (("logits:0", [space]), (f"{space}:3", ["conv2d0"])):
-        with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"):
-            circuits.graph(scenes, "scenes:1", explained, layers=layers)
         with pytest.raises(circuits.CircuitsError, match="windows of conv2d0"):
             circuits.trace(scenes, explained, images="scenes:1", layers=layers)
     seen = circuits.visualize(scenes, f"{space}:3", steps=1, seed=0)

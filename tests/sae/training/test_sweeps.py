@@ -52,7 +52,10 @@ def test_every_architecture_can_be_swept(config: sae.SAEConfig) -> None:
 
 def test_what_cannot_be_swept_says_why() -> None:
     for call, message in (
-        (lambda: sweep(BASE, latens=[1]), r"no setting 'latens' in TopK to sweep over. Nearest: latents. There are"),
+        (
+            lambda: sweep(BASE, latens=[1]),
+            r"no setting 'latens' in TopK to sweep over. Nearest: latents, written. There are",
+        ),
         (lambda: sweep(BASE, l1=[1.0]), "no setting 'l1' in TopK"),
         (lambda: sweep(BASE, name=["a"]), "names are made by the sweep"),
         (lambda: sweep(BASE, k=[]), "k: a sweep needs at least one value"),
