@@ -70,7 +70,7 @@ def spread(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin,
-        initargs=(threads, begin, arguments),
+        initargs=(os.getpid(), threads, begin, arguments),
     )
     finished = False
     try:
@@ -88,11 +88,12 @@ def spread(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(threads: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _begin(parent: int, threads: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends its processes
+    # the parent says who it is: one that is gone while this process starts has left it to another
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends its processes
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     memory.reuse()
     torch.set_num_threads(threads)
     if begin is not None:

@@ -78,6 +78,13 @@ def test_workers_end_when_their_parent_is_killed(number: signal.Signals, tmp_pat
     parent.stdout.close()
 
 
+def test_a_worker_ends_whose_parent_was_gone_before_it_began() -> None:
+    watch = "from apps.processes import _end_with; _end_with(0)"  # a process that is not the parent
+    assert (
+        subprocess.run([sys.executable, "-c", watch], env=child_environment(), check=False, timeout=60).returncode == 1
+    )
+
+
 def _lives(process: int) -> bool:
     try:
         os.kill(process, 0)

@@ -212,8 +212,8 @@ def _show(console: Console, result: Audit) -> None:
     console.print(table(
         ["suspect", "class", "shortcut", "share", "off", "removed", "inserted", "backgrounds"], rows, right="   rrrrr"
     ))  # fmt: skip
-    for suspect in (s for s in result.suspects[:10] if s.label):
-        console.print(Text(f"{suspect.unit.rpartition('/')[2]}: {suspect.label}", style="dim"))
+    for unit, label in {s.unit: s.label for s in result.suspects[:10] if s.label}.items():
+        console.print(Text(f"{unit.rpartition('/')[2]}: {label}", style="dim"))
     for suspect in result.claimed:
         console.print(
             Text(f"{suspect.unit.rpartition('/')[2]} is a shortcut for {suspect.class_name}: {suspect.reason}")

@@ -191,7 +191,7 @@ class Jobs:
 
     def _launch(self, identity: str) -> Job:
         folder = self.folder / identity
-        command = [sys.executable, "-m", "apps.explorer.server.worker", str(self.store), identity]
+        command = [sys.executable, "-m", "apps.explorer.server.worker", str(self.store), identity, str(os.getpid())]
         environment = child_environment(OMP_WAIT_POLICY="PASSIVE")
         with (folder / "log.txt").open("ab") as out:
             process = subprocess.Popen(

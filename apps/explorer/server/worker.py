@@ -1,4 +1,4 @@
-"""The process of one job: `python -m apps.explorer.server.worker STORE JOB`; it stops when the explorer ends."""
+"""The process of one job: `python -m apps.explorer.server.worker STORE JOB PARENT`; it stops when its parent ends."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Stopped(BaseException):
 class ProgressFile:
     """Writes the progress of the job, and raises `Stopped` when it should stop."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parent: int) -> None:
         self.path = folder / "progress.json"
-        self._parent, self._written, self._stop = os.getppid(), 0.0, ""
+        self._parent, self._written, self._stop = parent, 0.0, ""
         self.doing, self.done, self.total = "", 0, 0
         signal.signal(signal.SIGTERM, self._stopped)
         signal.signal(signal.SIGINT, self._stopped)
@@ -69,22 +69,22 @@ class ProgressFile:
         self._written = time.monotonic()
 
 
-def main(store: Path, identity: str) -> int:
-    """Run a job; 0 where it is done."""
+def main(store: Path, identity: str, parent: int) -> int:
+    """Run a job while `parent` lives; 0 where it is done."""
     memory.reuse()
     folder = store / FOLDER / identity
     try:
         with lock_of(folder, 5):  # before any heavy import, so that the job counts as running
-            return _run(store, folder)
+            return _run(store, folder, parent)
     except Timeout:
         return 3  # another process runs it
 
 
-def _run(store: Path, folder: Path) -> int:
+def _run(store: Path, folder: Path, parent: int) -> int:
     from apps.explorer.server.jobs import read_job
     from circuits.errors import CircuitsError
 
-    progress = ProgressFile(folder)
+    progress = ProgressFile(folder, parent)
     try:
         progress.begin("starting")
         document = read_job(folder)
@@ -183,4 +183,4 @@ _KINDS: dict[str, Callable[[Path, Mapping[str, Any], ProgressFile], None]] = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

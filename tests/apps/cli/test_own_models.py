@@ -284,7 +284,7 @@ def test_a_job_of_the_explorer_scans_the_model(folder: Path) -> None:
     settings = Settings(store=folder / "store", model="mine", weights=str(folder / "w.pth"))
     models = own.to_environment([own.parse("mine.py:make", weights="w.pth")])
     environment = {**os.environ, **models, **settings.to_environment(), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "apps.explorer.server.worker", str(folder / "store"), "a"]
+    command = [sys.executable, "-m", "apps.explorer.server.worker", str(folder / "store"), "a", str(os.getpid())]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
     assert circuits.read_scan(folder / "store", "mine").manifest["card"]["weights"].startswith(str(folder / "w.pth"))
 
