@@ -26,7 +26,7 @@ class Sources:
     the same tokens.
 
     Args:
-        sites: `VisionSite`s or `LanguageSite`s, of one network or of several.
+        sites: of images (`VisionSite`) or of texts (`LanguageSite`), of one network or of several.
         read_first: a cross-layer transcoder: the first is what is read, the others what is reconstructed of it.
 
     Attributes:
