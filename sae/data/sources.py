@@ -132,4 +132,4 @@ class Sources:
 
     def predictions(self, inputs: Any, ways: Any, *, batch_size: int = 32, progress: Progress = None) -> Any:
         """Refused, as `replaced` is."""
-        raise SAEError(f"{self.address} is several sites; `sae.diff` compares two networks by what they predict")
+        raise SAEError(f"{self.address} is several sites; predict with one, `sources.sites[0].predictions(...)`")
