@@ -52,8 +52,8 @@ def tune_on_predictions(
         progress: True for a bar, or a function of (done, total) steps.
 
     Raises:
-        SAEError: it is of another site, or frozen; there are no inputs; a site of a language model, whose predictions
-            pass no gradients.
+        SAEError: it is of another site, or frozen, or archetypal and folded for a file; there are no inputs; a site of
+            a language model, whose predictions pass no gradients.
 
     >>> better = tune_on_predictions(t, pair, "scenes:500", steps=100)  # doctest: +SKIP
     """
@@ -91,8 +91,15 @@ def tune_on_predictions(
                 group["lr"] = factor * rate
             loss = splice.loss(tuned, batch, batch_size, reconstruction)
             parameters = list(tuned.parameters())
-            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient  # of these alone: the network's weights have none
+            tuned.project_gradients()
+            if tuned.decoder.grad is None and not unit_rows:
+                raise SAEError(
+                    f"{sae.config.architecture}: what its rows are made of is folded into them for a file; tune the "
+                    "SAE that training gave"
+                )
             optimizer.step()
             if unit_rows:
                 tuned.constrain()

@@ -95,7 +95,7 @@ def diff(
     maps = [block.acts.cpu() for block in together.blocks(rest, batch_size=batch_size, progress=progress)]
 
     def compared(other: int, title: str) -> tuple[DiffCounts, SAE, LatentScaling, list[Kind], bool]:
-        config = BatchTopK(latents=chosen.latents, k=min(chosen.k, chosen.latents), kind="crosscoder", seed=chosen.seed)
+        config = BatchTopK(latents=chosen.latents, k=chosen.k, kind="crosscoder", seed=chosen.seed)
         stream = TensorStream([x[0], x[other]], min(chosen.batch_size, len(x[0])), chosen.seed)
         run = train(stream, config, steps=chosen.steps, lr=chosen.lr, distributed=False)[0]
         joined = torch.cat([_of(block, together.written, (0, other)) for block in maps])
@@ -133,7 +133,7 @@ def diff(
         counts=counts,
         controls=tuple(controls),
         latents=tuple(sorted(latents, key=lambda latent: (order.get(latent.kind, 3), -latent.size))),
-        effects=tuple(sorted(effects, key=lambda effect: effect.ablated - (effect.control or effect.accuracy))),
+        effects=tuple(sorted(effects, key=lambda effect: effect.excess)),
         aligned=aligned,
         images=len(training),
         held_out=len(held_out),

@@ -71,6 +71,11 @@ class ClassEffect(Result):
     logit_drop: float
     control_logit_drop: float | None
 
+    @property
+    def excess(self) -> float:
+        """Accuracy without the latents, less that without the control ones (or, with none, that of the network)."""
+        return self.ablated - (self.accuracy if self.control is None else self.control)
+
 
 @dataclass(frozen=True)
 class DiffCounts(Result):

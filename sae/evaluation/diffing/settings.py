@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sae.checks import whole
+from sae.checks import at_most_latents, whole
 from sae.errors import SAEError
-from zoo.common.checks import number
+from zoo.common.checks import number, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,9 @@ class DiffSettings:
     def __post_init__(self) -> None:
         for name in ("latents", "k", "steps", "batch_size", "vectors", "least", "draws"):
             whole(name, getattr(self, name))
-        if not 0 < self.held_out < 1:
+        whole_number("seed", self.seed, least=0, error=SAEError)
+        at_most_latents("k", self.k, self.latents)
+        if number("held_out", self.held_out, above=0, error=SAEError) >= 1:
             raise SAEError(f"held_out is a share between 0 and 1, not {self.held_out}")
         for name in ("shrinkage", "decoupling", "twin", "lr"):
             number(name, getattr(self, name), above=0, error=SAEError)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch.utils.data import TensorDataset
 import circuits
 import sae
 from sae.evaluation.diffing.latent_scaling import latent_scaling
+from sae.evaluation.diffing.results import ClassEffect
 from tests.sae.planted import features
 
 
@@ -124,3 +127,20 @@ def test_sources_of_different_widths_have_no_common_directions() -> None:
     run = sae.train(sae.TensorStream([a, b], 100), config, steps=20)[0]
     scaling = latent_scaling(run.sae, torch.cat([a, b], dim=1).split(100))
     assert bool(scaling.decoupling.isnan().all()) and np.isnan(scaling.cosine)
+
+
+def test_controls_that_leave_nothing_right_are_no_missing_controls() -> None:
+    effect = ClassEffect("a/b", "car", 9, 2, accuracy=0.9, ablated=0.1, control=0.0, control_low=0.0, control_high=0.0,
+                         logit_drop=1.0, control_logit_drop=2.0)  # fmt: skip
+    assert effect.excess == 0.1  # the latents cost less than controls do
+    assert replace(effect, control=None).excess == pytest.approx(-0.8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"held_out": "x"}, "held_out"), ({"held_out": 1}, "held_out"), ({"seed": -1}, "seed"),
+     ({"latents": 8, "k": 9}, "more than the 8 latents")],
+)  # fmt: skip
+def test_settings_of_a_comparison_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(sae.SAEError, match=message):
+        sae.DiffSettings(**options)

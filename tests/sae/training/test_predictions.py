@@ -36,6 +36,23 @@ def test_predictions_are_kept_better_on_other_images_than_by_reconstruction_alon
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, model.module.parameters(), strict=True))
 
 
+def test_what_inference_has_no_gradient_for_stays_and_atoms_stay_combinations() -> None:
+    site = sae.VisionSite(circuits.load("scenes"), "mixed3b")
+    stream = site.stream("scenes:20", batch_size=256)
+    configs = [sae.JumpReLU(latents=24), sae.Archetypal(latents=24, k=3, points=16)]
+    jump, atoms = (run.sae for run in sae.train(stream, configs, steps=4))
+    tuned = sae.tune_on_predictions(jump, site, "scenes:20", steps=3, batch_size=4)
+    changed = {name for name, value in tuned.state_dict().items() if not torch.equal(value, jump.state_dict()[name])}
+    assert changed == {"encoder", "encoder_bias", "decoder", "decoder_bias"}
+    tuned = sae.tune_on_predictions(atoms, site, "scenes:20", steps=3, batch_size=4)
+    mixture, points = tuned.get_parameter("mixture"), tuned.get_buffer("points")
+    assert not torch.equal(mixture, atoms.get_parameter("mixture"))
+    combined = F.normalize(mixture @ points + tuned.get_parameter("deviation"))
+    torch.testing.assert_close(tuned.decoder, combined)
+    with pytest.raises(SAEError, match="the SAE that training gave"):
+        sae.tune_on_predictions(atoms.folded(), site, "scenes:20", steps=3, batch_size=4)
+
+
 def test_what_cannot_be_tuned_is_refused() -> None:
     site = sae.VisionSite(circuits.load("scenes"), "mixed3b")
     with pytest.raises(SAEError, match="keeps its random start"):
