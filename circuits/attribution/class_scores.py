@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from circuits.errors import CircuitsError, did_you_mean, shorten
 from circuits.network.address import Unit
-from circuits.network.hooks import frozen, read
+from circuits.network.hooks import capture, frozen, read
 from circuits.network.model import Model
 from circuits.network.subnetwork import LayerEdits, Segment
 from zoo.images.sources import Images
+from zoo.progress import Progress
 
 
 class ClassScores:
@@ -72,6 +75,47 @@ class ClassScores:
                 if report is not None:
                     report(i + 1, len(units))
         return torch.stack(changes)
+
+
+def scores_of(model: Model, images: Images, *, batch_size: int = 32, progress: Progress = None) -> Tensor:
+    """Class scores `(n, classes)` on images, active edits included; of class maps the mean over positions.
+
+    Raises:
+        CircuitsError: scores that are not finite, of which none is the highest. ModelError: no class scores.
+    """
+    scores = capture(model, images, at="logits", batch_size=batch_size, progress=progress)["logits"]
+    scores = scores.flatten(2).mean(dim=2)
+    if lost := int((~scores.isfinite()).any(dim=1).sum()):
+        raise CircuitsError(
+            f"{model.name} gives class scores that are NaN or infinite on {lost} of {len(scores)} images of "
+            f"{images.name}: its weights or activations are so, too, or overflow {model.dtype}"
+        )
+    return scores
+
+
+def answers_of(model: Model, images: Images, *, batch_size: int = 32, progress: Progress = None) -> NDArray[np.int64]:
+    """The class of the highest score of each image, `(n,)`; see `scores_of`."""
+    answers: NDArray[np.int64] = (
+        scores_of(model, images, batch_size=batch_size, progress=progress).argmax(1).cpu().numpy()
+    )
+    return answers
+
+
+def check_classes(model: Model) -> None:
+    """Refuse a network of one class score, whose highest score is always the same.
+
+    Raises:
+        CircuitsError: it has one.
+    """
+    if model.layer("logits").channels < 2:
+        raise CircuitsError(
+            f"{model.name} has one class score ({model.logits}): right answers are of two classes or more"
+        )
+
+
+def class_names(model: Model) -> tuple[str, ...]:
+    """Names of the classes, those of the class scores' addresses where they have none."""
+    return tuple(class_name(model, i) for i in range(model.layer("logits").channels))
 
 
 def chosen_classes(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuits.attribution.class_scores import answers_of, check_classes, class_names
 from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError, EditError, shorten
 from circuits.network.address import Unit
@@ -181,12 +182,14 @@ def accuracy(
         progress: True for a bar, or a function of (done, total).
 
     Raises:
-        CircuitsError: images without labels, or with classes that the model does not have. EditError: see `edit`.
+        CircuitsError: images without labels, or with classes that the model does not have; one class score, or scores
+            that are not finite. EditError: see `edit`.
 
     >>> accuracy(load("scenes"), "scenes:8").top1 > 0.5
     True
     """
     whole_number("random", random, least=0)
+    check_classes(model)
     dataset = open_images(images)
     right = class_labels(model, dataset, labels)
     if (right < 0).any():
@@ -217,13 +220,12 @@ def accuracy(
                 report(before * total + done, len(runs) * total)
 
             with edit(model, changed, reference=reference):
-                scores = capture(model, dataset, at="logits", batch_size=batch_size, progress=passed)["logits"]
-            answers[name] = scores.flatten(2).mean(dim=2).argmax(dim=1).cpu().numpy()
+                answers[name] = answers_of(model, dataset, batch_size=batch_size, progress=passed)
     others = [answers[name] for name in runs if name.startswith("random")]
     return Accuracy(
         model=model.name,
         images=dataset.name,
-        classes=tuple(model.classes) or tuple(f"{model.logits}:{i}" for i in range(model.layer("logits").channels)),
+        classes=class_names(model),
         labels=right,
         answers=answers["clean"],
         edited=answers.get("edited"),

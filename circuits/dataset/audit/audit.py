@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from circuits.attribution.class_scores import class_name
+from circuits.attribution.class_scores import answers_of, class_name
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.common.statistics import Estimate, label_auc
@@ -32,7 +32,6 @@ from circuits.dataset.audit.suspicion import (
 )
 from circuits.dataset.audit.verdict import MAJORITY, judged, judged_together
 from circuits.errors import CircuitsError
-from circuits.network.hooks import capture
 from circuits.network.model import Model
 from circuits.tracing.ablation.sources import Latents, source_of
 from zoo.common.autograd import outside_inference_mode
@@ -146,7 +145,7 @@ def audit(
     whole_number("describe", describe, least=0)
     given = inputs_of(model, images, labels=labels, classes=classes, annotations=annotations, groups=groups, seed=seed)
     spaces = _spaces(model, layers)
-    answers = _answers(model, given, batch_size)
+    answers = answers_of(model, given.images, batch_size=batch_size)
     accuracy, chance = _against_chance(model, given, answers)
     settings = {
         "weights": model.digest, "images": given.images.digest, "labels": given.labels.tolist(), "groups": given.groups,
@@ -211,13 +210,6 @@ def _spaces(model: Model, layers: Sequence[str] | None) -> list[str]:
         if model.layers[source.layer].size in (None, (1, 1)):
             raise CircuitsError(f"{model.name}/{source.layer} has no positions: where its evidence lies is not known")
     return sorted(sources, key=lambda name: model.layers.position(sources[name].layer))
-
-
-def _answers(model: Model, given: Inputs, batch_size: int) -> NDArray[np.int64]:
-    """`(N,)` the class with the highest score."""
-    scores = capture(model, given.images, at="logits", batch_size=batch_size)["logits"]
-    answers: NDArray[np.int64] = scores.flatten(2).mean(dim=2).argmax(dim=1).cpu().numpy()
-    return answers
 
 
 def _against_chance(model: Model, given: Inputs, answers: NDArray[np.int64]) -> tuple[float, float]:
@@ -385,8 +377,7 @@ def _conflicts(
             given.images.subset(behind.tolist()), np.stack([masks[int(i)] for i in behind]),
             given.images.subset(fillings.tolist()), batch_size,
         ))  # fmt: skip
-        scores = capture(model, images[-1], at="logits", batch_size=batch_size)["logits"]
-        answers.append(scores.flatten(2).mean(dim=2).argmax(dim=1).cpu().numpy() == index)
+        answers.append(answers_of(model, images[-1], batch_size=batch_size) == index)
     each = answers[0].astype(float) - answers[1]
     change = Estimate.of(each.mean(), each[rng.integers(len(each), size=(DRAWS, len(each)))].mean(axis=1))
     more, less = int((each > 0).sum()), int((each < 0).sum())

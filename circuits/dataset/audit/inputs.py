@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuits.attribution.class_scores import class_index, class_name
+from circuits.attribution.class_scores import check_classes, class_index, class_name
 from circuits.dataset.accuracy import class_labels
 from circuits.errors import CircuitsError, shorten
 from circuits.network.model import Model
@@ -88,8 +88,6 @@ def inputs_of(
     opened = open_images(images)
     if not len(opened):
         raise CircuitsError(f"{opened.name} holds no image: an audit needs images of each class")
-    if model.layer("logits").channels < 2:
-        raise CircuitsError(f"{model.name} has one class score ({model.logits}): an audit is of two classes or more")
     names, csv_labels = group_names(opened, groups)
     right = labels_of(model, opened, labels if labels is not None else csv_labels)
     if annotations is not None:
@@ -127,8 +125,9 @@ def labels_of(model: Model, images: Images, labels: Sequence[int | str] | None) 
     """Class of each image `(N,)`: given, of the images, or by the name of its folder.
 
     Raises:
-        CircuitsError: images whose class is not known, or is none of the model's.
+        CircuitsError: images whose class is not known, or is none of the model's; or it has one class score.
     """
+    check_classes(model)
     if labels is None and images.labels is None:
         by_name = labels_by_name(images.ids, model.classes)
         if by_name is None:

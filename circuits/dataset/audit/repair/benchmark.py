@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuits.attribution.class_scores import class_names
 from circuits.common.provenance import provenance
 from circuits.common.statistics import Estimate
 from circuits.dataset.audit.repair.choice import Labeled
-from circuits.dataset.audit.repair.repair import class_names, measured, repaired
+from circuits.dataset.audit.repair.repair import measured, repaired
 from circuits.dataset.audit.repair.result import Outcome, Repair
 from circuits.dataset.audit.repair.tuning import Trainer, with_weights
 from circuits.errors import CircuitsError

@@ -118,6 +118,8 @@ def export(
     >>> export(load("scenes"), [Set("mixed4a:3", 0.0)], "edited", images="scenes:8")  # doctest: +SKIP
     """
     folder = export_folder(out)
+    if not edits and not weights:
+        raise EditError(f"nothing to write out: {model.name} is as it was; give edits, or weights=")
     resampled = next((change for change in edits if isinstance(change, Ablate) and change.to == "resample"), None)
     if resampled is not None:
         raise EditError(

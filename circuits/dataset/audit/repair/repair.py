@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.attribution.class_scores import class_name
+from circuits.attribution.class_scores import class_names, scores_of
 from circuits.common.provenance import provenance
 from circuits.dataset.audit.inputs import group_names, halves, labels_of
 from circuits.dataset.audit.repair.choice import Labeled, State, choose
 from circuits.dataset.audit.repair.result import Outcome, Repair, outcome
 from circuits.dataset.audit.repair.retraining import retrained
-from circuits.dataset.audit.repair.tuning import shuffled, tune, with_weights
+from circuits.dataset.audit.repair.tuning import replace_weights, shuffled, tune
 from circuits.dataset.audit.results import Audit
 from circuits.errors import CircuitsError, EditError
 from circuits.network.address import Unit
@@ -147,12 +147,14 @@ def repaired(
     changes |= {"before": ([], {}), "after": (edits, weights)}
     names = class_names(model)
     outcomes: dict[str, Outcome] = {}
-    for name, change in changes.items():
-        with _changed(model, *change) as network:
+    mended = copy.deepcopy(model) if weights else model  # one copy for all draws; the last weights are the repair's
+    for name, (of_units, of_weights) in changes.items():
+        replace_weights(mended, of_weights)
+        with edit(mended if of_weights else model, of_units) as network:
             outcomes[name] = measured(network, judging, names, batch_size, progress)
     plain, training, last = retrained(model, fitting, judging, names, batch_size)
-    with _changed(model, edits, weights) as network:
-        both, _, last_of_both = retrained(network, fitting, judging, names, batch_size)
+    with edit(mended, edits):
+        both, _, last_of_both = retrained(mended, fitting, judging, names, batch_size)
     sizes = dict(zip(*np.unique(np.array(judging[2] or []), return_counts=True), strict=True))
     ways = {"repaired": weights} | {
         way: before | rows for way, before, rows in (("retrained", {}, last), ("both", weights, last_of_both)) if rows
@@ -171,7 +173,7 @@ def repaired(
         both=both,
         retraining=training,
         curve={n: outcomes[f"first {n}"] for n in counts} | ({len(edits): outcomes["after"]} if edits else {}),
-        activity=_activity(model, edited, edits, weights, judging[0]),
+        activity=_activity(model, mended, edited, edits, judging[0]),
         labels=judging[1],
         provenance=provenance(weights=model.digest, images=judging[0].name, images_digest=judging[0].digest, seed=seed),
         validated=validated,
@@ -180,26 +182,12 @@ def repaired(
     )
 
 
-@contextmanager
-def _changed(model: Model, edits: Sequence[Edit], weights: State) -> Iterator[Model]:
-    """The network under edits, or a copy of it with other weights."""
-    network = with_weights(model, weights) if weights else model
-    with edit(network, edits):
-        yield network
-
-
-def class_names(model: Model) -> tuple[str, ...]:
-    """Names of the classes, those of the class scores' addresses where they have none."""
-    return tuple(class_name(model, i) for i in range(model.layer("logits").channels))
-
-
 def measured(
     model: Model, judging: Labeled, classes: Sequence[str], batch_size: int = 64, progress: Progress = None
 ) -> Outcome:
     """What the network answers on images of known classes and groups, active edits included."""
-    scores = capture(model, judging[0], at="logits", batch_size=batch_size, progress=progress)["logits"]
-    probabilities = scores.flatten(2).mean(dim=2).double().softmax(dim=1).cpu().numpy()
-    return outcome(probabilities, judging[1], judging[2], classes)
+    scores = scores_of(model, judging[0], batch_size=batch_size, progress=progress)
+    return outcome(scores.double().softmax(dim=1).cpu().numpy(), judging[1], judging[2], classes)
 
 
 def _halves(model: Model, images: Any, labels: Any, groups: Any, held_out: Any, seed: int) -> tuple[Labeled, Labeled]:
@@ -276,10 +264,10 @@ def _units(model: Model, units: Sequence[str | Unit]) -> list[Unit]:
 def _check_reach(model: Model, units: Sequence[Unit], images: Images) -> None:
     """Refuse layers that nothing of the class scores is computed from."""
     few = images.spread(2)
-    before = capture(model, few, at="logits")["logits"]
+    before = scores_of(model, few)
     for layer in dict.fromkeys(unit.layer for unit in units):
         with edit(model, [Add(layer, 1.0)]):
-            after = capture(model, few, at="logits")["logits"]
+            after = scores_of(model, few)
         if torch.equal(before, after):
             raise EditError(f"{model.name}/{layer} does not reach the class scores: no edit of its units repairs it")
 
@@ -300,7 +288,7 @@ def _edits(units: Sequence[Unit], how: How, means: Mapping[str, Tensor]) -> list
 
 
 def _activity(
-    model: Model, units: Sequence[Unit], edits: Sequence[Edit], weights: State, images: Images
+    model: Model, mended: Model, units: Sequence[Unit], edits: Sequence[Edit], images: Images
 ) -> dict[str, float]:
     """How much activations of trunk layers change: of those after the first edited one, or of all without units."""
     order = list(model.layers)
@@ -311,8 +299,8 @@ def _activity(
         return {}
     some = images.spread(COMPARED)
     before = capture(model, some, at=later)
-    with _changed(model, edits, weights) as network:
-        after = capture(network, some, at=later)
+    with edit(mended, edits):
+        after = capture(mended, some, at=later)
     return {
         name: float((after[name] - before[name]).abs().mean() / before[name].abs().mean().clamp(min=1e-12))
         for name in later

@@ -36,6 +36,8 @@ def retrained(
     `circuits.export`; none where it has no weight and bias of its own.
     """
     images, labels, groups = fitting
+    if len(np.unique(labels)) < 2:
+        return None, f"not trained: all images to train on are of {classes[labels[0]]}", {}
     few = [classes[c] for c in np.unique(judging[1]) if (labels == c).sum() < FEWEST]
     if few:
         return None, f"not trained: fewer than {FEWEST} images of {few[0]} to train on", {}

@@ -58,7 +58,8 @@ def tune(model: Model, fitting: Labeled, *, batch_size: int = 64, seed: int = 0,
         progress: True for a bar, or a function of (done, total) trainings.
 
     Raises:
-        CircuitsError: no groups, one group alone, or too few images; or no weights that can be trained.
+        CircuitsError: no groups, one group alone, or too few images; no weights that can be trained, or such of less
+            than 32 bits.
     """
     images, labels, groups = fitting
     parts = parts_of(images, groups, seed)
@@ -97,7 +98,13 @@ def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
         CircuitsError: no such weights, or of another shape.
     """
     other = copy.deepcopy(model)
-    state = other.module.state_dict()
+    replace_weights(other, weights)
+    return other
+
+
+def replace_weights(model: Model, weights: Mapping[str, Tensor]) -> None:
+    """Replace some of a model's weights in place; see `with_weights`."""
+    state = model.module.state_dict()
     for name, value in weights.items():
         if name not in state or state[name].shape != value.shape:
             known = "has none of that name" if name not in state else f"has {tuple(state[name].shape)} there"
@@ -105,7 +112,6 @@ def with_weights(model: Model, weights: Mapping[str, Tensor]) -> Model:
     with torch.no_grad():
         for name, value in weights.items():
             state[name].copy_(value)
-    return other
 
 
 def shuffled(model: Model, weights: State, seed: int) -> State:
@@ -137,6 +143,12 @@ class Trainer:
                 self.modules.setdefault(name.rpartition(".")[0], []).append(parameter)
         if not self.modules:
             raise CircuitsError(f"{model.name} has no weights to train on")
+        low = next((p.dtype for of in self.modules.values() for p in of if torch.finfo(p.dtype).bits < 32), None)
+        if low is not None:
+            raise CircuitsError(
+                f"{model.name} has weights of {str(low).removeprefix('torch.')}, in which small steps round to "
+                "nothing: wrap module.float() and train that"
+            )
 
     def train(self, indices: NDArray[np.int64], rate: float, seed: int) -> None:
         """From the weights that the network came with, on some of the images."""
@@ -167,7 +179,7 @@ class Trainer:
             parameter.requires_grad_(before).grad = None
 
     def answers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The class of the highest score of some images."""
+        """The class of the highest score of some images; -1, no class, where scores went astray to NaN or infinity."""
         images = self.batches.source.subset(indices.tolist())
-        scores = capture(self.model, images, at="logits", batch_size=self.batch_size)["logits"]
-        return scores.flatten(2).mean(dim=2).argmax(dim=1).cpu().numpy()
+        scores = capture(self.model, images, at="logits", batch_size=self.batch_size)["logits"].flatten(2).mean(dim=2)
+        return torch.where(scores.isfinite().all(dim=1), scores.argmax(dim=1), -1).cpu().numpy()

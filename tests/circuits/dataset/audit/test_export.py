@@ -250,6 +250,13 @@ def test_weights_that_a_layer_of_ones_own_reads_otherwise_are_not_written(tmp_pa
         assert written.files == ("edited.pt2",) and why in written.unfolded
 
 
+def test_a_network_that_nothing_was_done_to_is_not_written(tmp_path: Path) -> None:
+    model = circuits.wrap(Branches(), input=circuits.InputSpec(size=16))
+    with pytest.raises(circuits.CircuitsError, match="nothing to write out"):
+        circuits.export(model, [], tmp_path / "out", images=IMAGES)
+    assert not (tmp_path / "out").exists()
+
+
 def test_files_of_others_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"mine")
     model = circuits.wrap(Branches(), input=circuits.InputSpec(size=16))

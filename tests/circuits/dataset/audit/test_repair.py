@@ -265,3 +265,31 @@ def test_what_does_not_fit_is_refused_in_one_line(
     with pytest.raises(circuits.CircuitsError, match=message) as error:
         repaired(model, units, **options)
     assert "\n" not in str(error.value)
+
+
+def test_networks_that_no_answer_or_no_step_can_be_taken_of_are_refused() -> None:
+    half = circuits.wrap(Leaning().half().eval(), input=circuits.InputSpec(size=6))
+    with pytest.raises(circuits.CircuitsError, match="float16, in which small steps round to nothing"):
+        repaired(half, None)
+    assert repaired(half, ["relu:2"]).after.accuracy > 0.8  # what is held is not trained
+    lost = Leaning().eval()
+    with torch.no_grad():
+        lost.scores.bias[0] = torch.nan
+    model = circuits.wrap(lost, input=circuits.InputSpec(size=6))
+    with pytest.raises(circuits.CircuitsError, match="NaN or infinite on 2 of 2 images"):
+        repaired(model, ["relu:2"])
+    with pytest.raises(circuits.CircuitsError, match="NaN or infinite on 240 of 240 images"):
+        circuits.accuracy(model, images(), labels=LABELS.tolist())
+    one = Leaning().eval()
+    one.scores = nn.Linear(3, 1)
+    model, zeros = circuits.wrap(one, input=circuits.InputSpec(size=6)), [0] * N
+    with pytest.raises(circuits.CircuitsError, match="one class score"):
+        repaired(model, ["relu:2"], labels=zeros)
+    with pytest.raises(circuits.CircuitsError, match="one class score"):
+        circuits.accuracy(model, images(), labels=zeros)
+
+
+def test_a_last_layer_is_not_trained_on_images_of_one_class(model: circuits.Model) -> None:
+    result = repaired(model, ["relu:2"], labels=[1] * N)
+    assert result.retrained is None and result.both is None
+    assert result.retraining == "not trained: all images to train on are of one"
