@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from circuits.attribution.class_scores import class_name
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.common.statistics import label_auc
@@ -94,16 +95,18 @@ def diff(
     rest = opened.subset(held_out)
     maps = [block.acts.cpu() for block in together.blocks(rest, batch_size=batch_size, progress=progress)]
 
-    def compared(other: int, title: str) -> tuple[DiffCounts, SAE, LatentScaling, list[Kind], bool]:
+    def compared(other: int, title: str) -> tuple[DiffCounts, SAE, LatentScaling, list[Kind], bool, Tensor]:
         config = BatchTopK(latents=chosen.latents, k=chosen.k, kind="crosscoder", seed=chosen.seed)
         stream = TensorStream([x[0], x[other]], min(chosen.batch_size, len(x[0])), chosen.seed)
         run = train(stream, config, steps=chosen.steps, lr=chosen.lr, distributed=False)[0]
-        joined = torch.cat([_of(block, together.written, (0, other)) for block in maps])
-        scaling = latent_scaling(run.sae, [joined[half::2].flatten(0, 2) for half in (0, 1)])
+        joined = [_of(block, together.written, (0, other)) for block in maps]
+        codes = torch.cat([run.sae.encode(acts.flatten(0, 2)).view(*acts.shape[:3], -1) for acts in joined])
+        both = torch.cat(joined), codes
+        scaling = latent_scaling(run.sae, [[of[half::2].flatten(0, 2) for of in both] for half in (0, 1)])
         kinds, aligned = _kinds(scaling, chosen)
-        return _counts(title, scaling, kinds), run.sae, scaling, kinds, aligned
+        return _counts(title, scaling, kinds), run.sae, scaling, kinds, aligned, codes
 
-    counts, crosscoder, scaling, kinds, aligned = compared(1, f"{sites[0].address} and {sites[1].address}")
+    counts, crosscoder, scaling, kinds, aligned, codes = compared(1, f"{sites[0].address} and {sites[1].address}")
     controls = []
     if chosen.controls:
         controls.append(compared(0, f"{sites[0].address} twice")[0])
@@ -111,11 +114,8 @@ def diff(
         controls.append(compared(2, f"{sites[0].address} and {null.name}, another training")[0])
     if save_to is not None:
         save(save_to, crosscoder)
-    acts_of = [_of(block, together.written, (0, 1)) for block in maps]
-    codes = torch.cat([crosscoder.encode(block.flatten(0, 2)).view(*block.shape[:3], -1) for block in acts_of])
     labels = None if rest.labels is None else sites[0].labels(rest)
-    names = _names(first, labels)
-    latents = _described(crosscoder, scaling, kinds, aligned, codes, rest, first, sites[0], labels, names, held_out)
+    latents = _described(crosscoder, scaling, kinds, aligned, codes, rest, first, sites[0], labels, held_out)
     effects = []
     for number, site in enumerate(sites[:2]):
         own = [i for i, kind in enumerate(kinds) if kind == ("only first", "only second")[number]]
@@ -191,14 +191,9 @@ def _counts(title: str, scaling: LatentScaling, kinds: Sequence[Kind]) -> DiffCo
     )
 
 
-def _names(model: Model, labels: Tensor | None) -> list[str]:
-    count = 0 if labels is None else int(labels.max()) + 1
-    return list(model.classes) or [str(index) for index in range(count)]
-
-
 def _described(
     crosscoder: SAE, scaling: LatentScaling, kinds: Sequence[Kind], aligned: bool, codes: Tensor, images: Images,
-    model: Model, site: VisionSite, labels: Tensor | None, names: Sequence[str], numbers: Sequence[int],
+    model: Model, site: VisionSite, labels: Tensor | None, numbers: Sequence[int],
 ) -> list[DiffLatent]:  # fmt: skip
     """Every latent with its measures, its class and its top images."""
     peaks, at = codes.flatten(1, 2).max(dim=1)  # (images, latents)
@@ -225,7 +220,7 @@ def _described(
         label = area = precision = None
         if areas is not None and labels is not None and kind != "dead":
             best = int(by_class[:, j].argmax())
-            label, area = names[classes[best]], float(areas[best, j])
+            label, area = class_name(model, classes[best]), float(areas[best, j])
             precision = float((labels[top] == classes[best]).double().mean())
         decoupling = float(scaling.decoupling[j])
         latents.append(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from circuits.attribution.class_scores import class_name
 from circuits.tracing.curves.null_circuits import matched
 from sae.data.site import Function
 from sae.data.vision_site import VisionSite
@@ -44,7 +45,6 @@ def class_effects(
         right.append(labels)
     answers = [torch.cat(values) for values in scores]
     truth = torch.cat([labels for labels in right if labels is not None])
-    names = list(site.model.classes)
     effects = []
     for label in sorted({int(value) for value in truth if value >= 0}):
         of = truth == label
@@ -54,7 +54,7 @@ def class_effects(
         effects.append(
             ClassEffect(
                 network=site.address,
-                label=names[label] if names else str(label),
+                label=class_name(site.model, label),
                 images=int(of.sum()),
                 latents=len(own),
                 accuracy=accuracy[0],

@@ -9,7 +9,7 @@ normalized units, in which every source has the same variance.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,12 +71,13 @@ class _Moments:
 
 
 @torch.no_grad()
-def latent_scaling(crosscoder: SAE, batches: Iterable[Tensor]) -> LatentScaling:
+def latent_scaling(crosscoder: SAE, batches: Iterable[Sequence[Tensor]]) -> LatentScaling:
     """Measure a crosscoder of two sources on vectors that it was not trained on.
 
     Args:
         crosscoder: of two sources.
-        batches: of raw vectors `(n, d)`, which go to the two halves in turn: keep the vectors of an input together.
+        batches: of raw vectors `(n, d)` and their latents `(n, m)`, which go to the two halves in turn: keep the
+            vectors of an input together.
 
     Raises:
         SAEError: another number of sources, or fewer than two batches.
@@ -84,9 +85,9 @@ def latent_scaling(crosscoder: SAE, batches: Iterable[Tensor]) -> LatentScaling:
     if crosscoder.config.kind != "crosscoder" or len(crosscoder.written) != 2:
         raise SAEError(f"latents are scaled between two sources; this has {len(crosscoder.written)}")
     halves: list[_Moments | None] = [None, None]
-    for number, batch in enumerate(batches):
-        for part in torch.split(batch, ROWS):
-            halves[number % 2] = _added(halves[number % 2], _moments(crosscoder, part))
+    for number, (vectors, codes) in enumerate(batches):
+        for part in zip(torch.split(vectors, ROWS), torch.split(codes, ROWS), strict=True):
+            halves[number % 2] = _added(halves[number % 2], _moments(crosscoder, *part))
     first, second = halves
     if first is None or second is None:
         raise SAEError("latents are measured on two halves of the vectors: give at least two batches")
@@ -127,9 +128,8 @@ def latent_scaling(crosscoder: SAE, batches: Iterable[Tensor]) -> LatentScaling:
     )
 
 
-def _moments(crosscoder: SAE, acts: Tensor) -> _Moments:
-    x = crosscoder.normalize(acts).double()
-    latents = crosscoder.encode(acts).double()
+def _moments(crosscoder: SAE, acts: Tensor, codes: Tensor) -> _Moments:
+    x, latents = crosscoder.normalize(acts).double(), codes.double()
     errors = x - latents @ crosscoder.decoder.double() - crosscoder.decoder_bias.double()
     parts = [torch.split(values.square().sum(dim=0), list(crosscoder.written)) for values in (errors, x)]
     squares, variance = (torch.stack([part.sum() for part in each]) for each in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,13 @@ def planted() -> tuple[sae.SAE, Tensor, Tensor]:
     return crosscoder.eval().requires_grad_(False), torch.cat([first, second], dim=1) + noise, codes
 
 
+def with_codes(crosscoder: sae.SAE, batches: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(batch, crosscoder.encode(batch)) for batch in batches]
+
+
 def test_shrunk_and_decoupled_latents_are_told_from_exclusive_ones() -> None:
     crosscoder, x, codes = planted()
-    scaling = latent_scaling(crosscoder, x.split(500))
+    scaling = latent_scaling(crosscoder, with_codes(crosscoder, x.split(500)))
     torch.testing.assert_close(scaling.share, torch.tensor([0.5, 1, 1, 1, 0], dtype=torch.float64))
     expected = torch.tensor([1.0, 0, 1, 0, 0], dtype=torch.float64)
     torch.testing.assert_close(scaling.shrinkage, expected, atol=0.03, rtol=0)
@@ -60,7 +65,7 @@ def test_shrunk_and_decoupled_latents_are_told_from_exclusive_ones() -> None:
         row = np.linalg.lstsq(design, errors, rcond=None)[0][0]
         assert np.linalg.norm(row) == pytest.approx(float(scaling.shrinkage[latent]), abs=0.03)
     with pytest.raises(sae.SAEError, match="two sources"):
-        latent_scaling(sae.build(sae.ReLU(latents=5), 12), [x])
+        latent_scaling(sae.build(sae.ReLU(latents=5), 12), [])
 
 
 class Colors(nn.Module):
@@ -79,11 +84,20 @@ class Colors(nn.Module):
         return self.head(self.relu(self.mix(x)).mean(dim=(2, 3)))
 
 
-def colors(seed: int, blind: bool = False) -> circuits.Model:
+def colors(seed: int, blind: bool = False, classes: Sequence[str] = ("red", "green", "blue")) -> circuits.Model:
     spec = circuits.InputSpec(size=12, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return circuits.wrap(
-        Colors(seed, blind).eval(), input=spec, name=f"colors-{seed}", classes=["red", "green", "blue"]
+    return circuits.wrap(Colors(seed, blind).eval(), input=spec, name=f"colors-{seed}", classes=classes)
+
+
+def test_a_class_without_a_name_is_the_address_of_its_score() -> None:
+    images = torch.rand(30, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    settings = sae.DiffSettings(latents=6, k=2, steps=5, batch_size=64, controls=False)
+    nameless = colors(1, classes=())
+    result = sae.diff(
+        nameless, nameless, layer="relu", images=TensorDataset(images, torch.arange(30) % 3), settings=settings
     )
+    labels = {latent.label for latent in result.latents} - {None}
+    assert labels and labels <= {"head:0", "head:1", "head:2"}
 
 
 def test_the_color_that_one_network_is_blind_to_is_the_one_that_only_the_other_has(tmp_path: Path) -> None:
@@ -125,7 +139,7 @@ def test_sources_of_different_widths_have_no_common_directions() -> None:
     a, b = codes @ features(0, 8, 20), codes @ features(1, 8, 12)
     config = sae.BatchTopK(latents=16, k=3, kind="crosscoder")
     run = sae.train(sae.TensorStream([a, b], 100), config, steps=20)[0]
-    scaling = latent_scaling(run.sae, torch.cat([a, b], dim=1).split(100))
+    scaling = latent_scaling(run.sae, with_codes(run.sae, torch.cat([a, b], dim=1).split(100)))
     assert bool(scaling.decoupling.isnan().all()) and np.isnan(scaling.cosine)
 
 
