@@ -5,18 +5,21 @@ the same tuned on predictions; and as controls a linear map (a skip-transcoder w
 transcoder whose targets are shuffled among positions, an SAE of the block's output as large, its own k largest
 channels, a tenth to a half of the linear map's error, and the mean. Then the remainder of a trace: what of a unit's
 activation its parents do not explain, through the block itself (`circuits.trace`, by weights) and through the
-transcoder, on the same held-out images at the same positions.
+transcoder, on the same held-out images at the same positions. With --rectified the transcoder is not trained on squared
+errors but solved (`sae.rectified_map`), then tuned; the shuffled control is left out.
 
 python benchmarks/transcoder_blocks.py scenes mixed3a..mixed3b mixed3b..mixed4a --images scenes:1650 --patch 3
-python benchmarks/transcoder_blocks.py googlenet-bvlc mixed4b..mixed4c --patch 3 \
-    --images ../shared/data/imagenet-sample ../shared/data/voc-sample --steps 400 --tune 100
+python benchmarks/transcoder_blocks.py googlenet-bvlc mixed3b_maxpool..mixed4a --patch 3 --rectified \
+    --images ../shared/data/imagenet-sample ../shared/data/voc-sample --latents 512 --steps 60 --tune 100 --tune-lr 1e-3
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -39,6 +42,7 @@ from zoo.images.classes import labels_by_name  # noqa: E402
 from zoo.images.sources import Images  # noqa: E402
 
 Way = Callable[[Tensor], Tensor]
+ITSELF = "block itself"
 
 
 class ShuffledTargets(PairStream):
@@ -74,56 +78,97 @@ def largest(k: int) -> Way:
     return keep
 
 
-def ways_of(
-    pair: sae.VisionPair, images: Images, options: argparse.Namespace
-) -> tuple[dict[str, Way | None], dict[str, float], sae.SAE]:
-    """What stands in the block's place, the CPU-seconds that each took to train, and the transcoder."""
-    m, k, widths = options.latents, options.k, pair.widths
-    ways: dict[str, Way | None] = {"block itself": None}
-    seconds: dict[str, float] = {}
+@dataclass
+class Blocks:
+    """What is trained to stand in a block's place, and the CPU-seconds that each took."""
 
-    def trained(name: str, site: Any, stream: Any, kind: str, latents: int = m, active: int = k) -> sae.SAE:
+    pair: sae.VisionPair
+    images: Images
+    options: argparse.Namespace
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def timed(self, name: str, make: Callable[[], sae.SAE], before: float = 0.0) -> sae.SAE:
+        """What is made, with the CPU-seconds that it took besides those before."""
         began = process_time()
-        config = sae.TopK(latents=latents, k=active, kind=kind)  # type: ignore[arg-type]
-        run = sae.train(stream, config, steps=options.steps, lr=options.lr, distributed=False)[0]
-        seconds[name] = process_time() - began
-        run.sae.metadata = dict(site.metadata)
-        return run.sae
+        made = make()
+        self.seconds[name] = before + process_time() - began
+        print(f"{name}: {self.seconds[name]:.0f} CPU-seconds", flush=True)
+        return made
 
-    def tuned(name: str, of: sae.SAE, before: float) -> sae.SAE:
-        began = process_time()
-        better = sae.tune_on_predictions(of, pair, images, steps=options.tune, batch_size=options.tune_images)
-        seconds[name] = before + process_time() - began
-        return better
+    def trained(
+        self, name: str, site: Any, stream: Any, kind: str, latents: int | None = None, k: int | None = None
+    ) -> sae.SAE:
+        """Trained on squared errors."""
+        options = self.options
+        config = sae.TopK(latents=latents or options.latents, k=k or options.k, kind=kind)  # type: ignore[arg-type]
 
-    settings = {"batch_size": options.batch_size}
-    name = "transcoder, squared error"
-    transcoder = trained(name, pair, pair.stream(images, **settings), "skip-transcoder")
-    ways[name] = transcoding(transcoder, widths)
-    nearly = trained("linear map, one latent", pair, pair.stream(images, **settings), "skip-transcoder", 1, 1)
-    ways["linear map, one latent"] = transcoding(nearly, widths)
-    if options.tune:
-        better = tuned("transcoder, tuned", transcoder, seconds[name])
-        ways["transcoder, tuned"] = transcoding(better, widths)
-        near = tuned("linear map, tuned", nearly, seconds["linear map, one latent"])
-        ways["linear map, tuned"] = transcoding(near, widths)
-        transcoder = better
-    shuffled = trained("transcoder, shuffled targets", pair, ShuffledTargets(pair, images, **settings), "transcoder")
-    ways["transcoder, shuffled targets"] = transcoding(shuffled, widths)
-    whole = trained("SAE of the output", pair.target, pair.target.stream(images, **settings), "sae")
-    ways["SAE of the output"] = target_of(reconstructing(whole), widths)
-    ways[f"its own {k} largest channels"] = target_of(largest(k), widths)
-    for share in (0.1, 0.25, 0.5):
-        ways[f"{share} of the linear map's error"] = mixed(ways["linear map, one latent"], widths, share)
-    sample = pair.target.blocks(images.subset(range(min(64, len(images)))))
-    mean = torch.cat([block.acts.flatten(0, -2) for block in sample]).mean(dim=0)
-    ways["mean"] = target_of(constant(mean), widths)
-    return ways, seconds, transcoder
+        def make() -> sae.SAE:
+            run = sae.train(stream, config, steps=options.steps, lr=options.lr, distributed=False)[0]
+            run.sae.metadata = dict(site.metadata)
+            return run.sae
+
+        return self.timed(name, make)
+
+    def tuned(self, name: str, of: sae.SAE, before: float) -> sae.SAE:
+        """Tuned on predictions."""
+        options = self.options
+        counts = {"steps": options.tune, "batch_size": options.tune_images}
+        tune = partial(sae.tune_on_predictions, of, self.pair, self.images, lr=options.tune_lr, progress=every(25))
+        return self.timed(name, partial(tune, **counts), before)
+
+    def transcoders(self) -> Iterator[tuple[str, sae.SAE]]:
+        """The transcoder, and the same tuned."""
+        pair, images, options = self.pair, self.images, self.options
+        if options.rectified:
+            name, config = "rectified map", sae.TopK(latents=options.latents, k=options.k, kind="transcoder")
+            solve = partial(sae.rectified_map, pair, images, config, vectors=options.vectors)
+            first = self.timed(name, solve)
+        else:
+            name = "transcoder, squared error"
+            first = self.trained(name, pair, pair.stream(images, batch_size=options.batch_size), "skip-transcoder")
+        yield name, first
+        if options.tune:
+            yield f"{name}, tuned", self.tuned(f"{name}, tuned", first, self.seconds[name])
+
+    def controls(self) -> Iterator[tuple[str, Way]]:
+        """A linear map, tuned likewise; shuffled targets; an SAE of the output; shares of the linear map's error."""
+        pair, images, options, widths = self.pair, self.images, self.options, self.pair.widths
+        settings = {"batch_size": options.batch_size}
+        name = "linear map, one latent"
+        linear = self.trained(name, pair, pair.stream(images, **settings), "skip-transcoder", 1, 1)
+        yield name, transcoding(linear, widths)
+        if options.tune:
+            yield "linear map, tuned", transcoding(self.tuned("linear map, tuned", linear, self.seconds[name]), widths)
+        for share in (0.1, 0.25, 0.5):
+            yield f"{share} of the linear map's error", mixed(transcoding(linear, widths), widths, share)
+        if not options.rectified:
+            stream, name = ShuffledTargets(pair, images, **settings), "transcoder, shuffled targets"
+            yield name, transcoding(self.trained(name, pair, stream, "transcoder"), widths)
+        name = "SAE of the output"
+        whole = self.trained(name, pair.target, pair.target.stream(images, **settings), "sae")
+        yield name, target_of(reconstructing(whole), widths)
+
+    def untrained(self) -> dict[str, Way | None]:
+        """The block itself, its own largest channels, its mean."""
+        pair, images, k, widths = self.pair, self.images, self.options.k, self.pair.widths
+        sample = pair.target.blocks(images.subset(range(min(64, len(images)))))
+        mean = torch.cat([block.acts.flatten(0, -2) for block in sample]).mean(dim=0)
+        largest_ones = {f"its own {k} largest channels": target_of(largest(k), widths)}
+        return {ITSELF: None, **largest_ones, "mean": target_of(constant(mean), widths)}
 
 
-def mixed(linear: Way | None, widths: tuple[int, int], share: float) -> Way:
+def every(steps: int) -> Callable[[int, int], None]:
+    """Progress that prints a line now and then."""
+
+    def report(done: int, total: int) -> None:
+        if done % steps == 0:
+            print(f"  {done} of {total} steps", flush=True)
+
+    return report
+
+
+def mixed(linear: Way, widths: tuple[int, int], share: float) -> Way:
     """What the block gives, with a share of a stand-in's error."""
-    assert linear is not None
     return lambda pairs: pairs[..., widths[0] :] + share * (linear(pairs) - pairs[..., widths[0] :])
 
 
@@ -153,8 +198,9 @@ def table(pair: sae.VisionPair, images: Images, ways: dict[str, Way | None], sec
         for (name, tally), own in zip(tallies.items(), scores, strict=True):
             tally.add(own, scores[0].double().log_softmax(dim=1), known)
             right.setdefault(name, []).append((own.argmax(dim=1) == known)[known >= 0].double())
+    print()
     header("in its place", "FVU", "top-1", "of the network's own", "agreement", "KL, nats", "CPU-s")
-    clean = torch.cat(right["block itself"]).numpy()
+    clean = torch.cat(right[ITSELF]).numpy()
     rng = np.random.default_rng(0)
     for name, tally in tallies.items():
         hits, result = torch.cat(right[name]).numpy(), tally.result()
@@ -164,6 +210,7 @@ def table(pair: sae.VisionPair, images: Images, ways: dict[str, Way | None], sec
         cells = f"{errors[name] / variance:.4f}", f"{hits.mean():.3f} of {len(hits)}", kept
         spent = f"{seconds[name]:.0f}" if name in seconds else ""
         row(name, *cells, f"{result.agreement:.3f}", f"{result.kl:.4f}", spent)
+    print(flush=True)
 
 
 @torch.no_grad()
@@ -192,12 +239,18 @@ def remainders(pair: sae.VisionPair, images: Images, transcoder: sae.SAE, units:
         at = strongest, peaks.indices[strongest]
         value, rebuilt = (float(maps[:, unit].flatten(1)[at].double().mean()) for maps in (target, given))
         through_transcoder.append(abs(value - rebuilt) / abs(value))
+    if not through_block:
+        print("no unit was traced", flush=True)
+        return
     block, stand_in = np.array(through_block), np.array(through_transcoder)
     ratios = np.median(block) / np.median(stand_in)
     for name, values in (("the block", block), ("the transcoder", stand_in)):
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
         print(f"remainder of a trace through {name}: {middle:.3f} ({low:.3f} to {high:.3f}), {len(values)} units")
-    print(f"{ratios:.1f} times smaller through the transcoder; smaller of {(stand_in < block).mean():.2f} of the units")
+    print(
+        f"{ratios:.1f} times smaller through the transcoder; smaller of {(stand_in < block).mean():.2f} of the units",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -214,6 +267,10 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--tune", type=int, default=100, help="steps on predictions; 0: none")
     parser.add_argument("--tune-images", type=int, default=16)
+    parser.add_argument("--tune-lr", type=float, default=0.01)
+    parser.add_argument("--rectified", action="store_true", help="solve the transcoder, do not train it")
+    parser.add_argument("--vectors", type=int, default=100_000, help="positions that a rectified map is solved from")
+    parser.add_argument("--save", type=Path, help="folder for the transcoders")
     parser.add_argument("--units", type=int, default=24, help="units that are traced")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -224,13 +281,19 @@ def main() -> None:
         source, _, target = name.partition("..")
         pair = sae.VisionPair(model, source, target, patch=options.patch)
         print(f"\n{pair}: {len(training)} images, {len(held_out)} held out, {options.latents} latents, k {options.k}\n")
-        ways, seconds, transcoder = ways_of(pair, training, options)
-        table(pair, held_out, ways, seconds)
+        blocks = Blocks(pair, training, options)
+        transcoders = dict(blocks.transcoders())
+        own: dict[str, Way | None] = {
+            key: transcoding(transcoder, pair.widths) for key, transcoder in transcoders.items()
+        }
+        table(pair, held_out, blocks.untrained() | own, blocks.seconds)
+        last = list(transcoders.values())[-1]
+        if options.save is not None:
+            sae.save(options.save / pair.space, last)
         random = np.random.default_rng(0)
         units = random.choice(pair.target.d, min(options.units, pair.target.d), replace=False)
-        some = held_out.subset(range(min(96, len(held_out))))
-        print()
-        remainders(pair, some, transcoder, units.tolist())
+        remainders(pair, held_out.subset(range(min(96, len(held_out)))), last, units.tolist())
+        table(pair, held_out, {ITSELF: None, **dict(blocks.controls())}, blocks.seconds)
 
 
 if __name__ == "__main__":

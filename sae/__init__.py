@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         collect as collect,
     )
     from sae.data.disk_shards import Shards as Shards, open_shards as open_shards, store as store
+    from sae.data.rectified_map import rectified_map as rectified_map
     from sae.data.site import Site as Site
     from sae.data.sources import Sources as Sources
     from sae.data.streams import RankShare as RankShare, Stream as Stream, TensorStream as TensorStream

@@ -7,7 +7,7 @@ what no linear map does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -126,3 +126,49 @@ def fit_linear_map(
     errors = torch.tensor([sum(float((b[:, d:] - m(b[:, :d])).square().sum()) for b in judged) for m in maps])
     ranks.add([errors])
     return maps[int(errors.argmin())]
+
+
+@torch.no_grad()
+def fit_rectified_map(
+    pairs: Callable[[], Iterable[Tensor]], widths: tuple[int, int], *, rounds: int = 2,
+    penalties: Sequence[float] = PENALTIES,
+) -> LinearMap:  # fmt: skip
+    """The linear map whose rectified outputs are the rectified targets, `relu(map(x))` near `relu(z)`.
+
+    It begins as the linear map of z. Where z is not above zero, any output below it is as good: in each round those
+    targets become what the map gives there, at most zero, and the map is fitted again. The penalty is the one with the
+    least rectified error on every tenth batch, which is not fitted on.
+
+    Args:
+        pairs: gives all batches `(n, d + d_out)` of x and z, the same each time; what belongs together is in one.
+        widths: `(d, d_out)`; rounds: of fitting again; penalties: that are tried.
+
+    Raises:
+        SAEError: fewer than two batches, or inputs that are all the same.
+    """
+    d, judged = widths[0], list[Tensor]()
+    moments: Moments | None = None
+    for number, batch in enumerate(pairs()):
+        moments = moments or Moments(batch.mean(dim=0), d)
+        if number % 10 == 0:
+            judged.append(batch.cpu())
+        else:
+            moments.add(batch)
+    if moments is None or not moments.samples:
+        raise SAEError("a rectified map is fitted on two batches of pairs at least: one is judged on")
+
+    def error(of: LinearMap) -> float:
+        return sum(float((of(b[:, :d]).relu() - b[:, d:].relu()).square().sum()) for b in judged)
+
+    best = min((moments.solve(penalty) for penalty in penalties), key=error)
+    for _ in range(rounds):
+        moments.products.zero_()
+        moments.totals[d:] = 0
+        for number, batch in enumerate(pairs()):
+            if number % 10:
+                x, z = batch[:, :d].float().cpu(), batch[:, d:].float().cpu()
+                z = torch.where(z > 0, z, best(x).clamp_max(0)) - moments.about[d:]
+                moments.totals[d:] += z.sum(dim=0, dtype=torch.float64)
+                moments.products += (x - moments.about[:d]).T @ z
+        best = min((best, moments.solve(best.penalty)), key=error)
+    return best
