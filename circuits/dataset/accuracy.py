@@ -6,8 +6,10 @@ that are about as active: what the edited units mean for a class is what they co
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from circuits.tracing.curves.null_circuits import matched
 from zoo.common.autograd import outside_inference_mode
 from zoo.common.checks import whole_number
 from zoo.common.results import HIDDEN, Result
-from zoo.images.classes import labels_counted_as
+from zoo.images.classes import labels_by_name, labels_counted_as
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 
@@ -189,19 +191,9 @@ def accuracy(
     True
     """
     whole_number("random", random, least=0)
-    check_classes(model)
+    whole_number("seed", seed, least=0)
     dataset = open_images(images)
-    right = class_labels(model, dataset, labels)
-    if (right < 0).any():
-        first = int((right < 0).argmax())
-        names = dataset.classes or []
-        name = (
-            names[dataset.labels[first]] if labels is None and dataset.labels is not None else (labels or [""])[first]
-        )
-        raise CircuitsError(
-            f"{model.name} has no class {shorten(name)!r}, which image {first} of {dataset.name} has; its classes are "
-            f"{', '.join(model.classes[:8])}{', ...' if len(model.classes) > 8 else ''}"
-        )
+    right = labels_of(model, dataset, labels)
     changes = list(edits)
     if isinstance(edits, Edit | str):
         raise EditError("give edits as a list: accuracy(model, images, edits=[Ablate(...)])")
@@ -238,6 +230,38 @@ def accuracy(
     )  # fmt: skip
 
 
+def labels_of(model: Model, images: Images, labels: Sequence[int | str] | None) -> NDArray[np.int64]:
+    """Class of each image `(N,)`: given, of the images, or by the name of its folder.
+
+    Raises:
+        CircuitsError: images whose class is not known, or is none of the model's; or it has one class score.
+    """
+    check_classes(model)
+    if labels is None and images.labels is None:
+        by_name = labels_by_name(images.ids, model.classes)
+        if by_name is None:
+            names = sorted({PurePosixPath(i).parts[0] if "/" in i else i for i in images.ids})[:4]
+            known = ", ".join(model.classes[:6]) or "not named: give their names as classes= of the model"
+            raise CircuitsError(
+                f"the class of the images of {images.name} is not known: put those of each class into a folder called "
+                f"after it, or give labels. There: {', '.join(names)}; the model's classes are {known}"
+            )
+        right = np.array(by_name, dtype=np.int64)
+    else:
+        right = class_labels(model, images, labels)
+    if (right < 0).any():
+        unknown = np.flatnonzero(right < 0)
+        first = int(unknown[0])
+        what = f"the label {shorten(labels[first])!r}" if labels is not None else images.ids[first]
+        if labels is None and images.labels is not None and images.classes is not None and images.labels[first] >= 0:
+            what = f"the class {images.classes[images.labels[first]]!r}"
+        raise CircuitsError(
+            f"{len(unknown)} of {len(images)} images of {images.name} are of no class of {model.name}, the first by "
+            f"{what}; its classes are {', '.join(model.classes[:6])}{', ...' if len(model.classes) > 6 else ''}"
+        )
+    return right
+
+
 def class_labels(model: Model, images: Images, labels: Sequence[int | str] | None = None) -> NDArray[np.int64]:
     """Index of the class score of each image, `(N,)`; -1 for a class that the model does not have.
 
@@ -251,13 +275,15 @@ def class_labels(model: Model, images: Images, labels: Sequence[int | str] | Non
             f"{images.name} has no labels: give labels=, the class of each image; or, where each folder is a class, "
             "torchvision.datasets.ImageFolder(...) as the images"
         )
-    given: list[int | str] = list(labels or ())
-    if labels is None:
-        given = list(labels_counted_as(images.labels or [], images.classes, model.classes))
+    given = list(labels_counted_as(images.labels or [], images.classes, model.classes) if labels is None else labels)
     if len(given) != len(images):
         raise CircuitsError(f"{len(given)} labels for the {len(images)} images of {images.name}")
     index = {name: i for i, name in enumerate(model.classes)}
-    indices = np.array([index.get(v, -1) if isinstance(v, str) else int(v) for v in given], dtype=np.int64)
+    try:
+        numbers = [index.get(v, -1) if isinstance(v, str) else operator.index(v) for v in given]
+    except TypeError as error:
+        raise CircuitsError(f"a label is the name of a class, or its number: {shorten(error, 80)}") from error
+    indices = np.array(numbers, dtype=np.int64)
     count = model.layer("logits").channels
     outside = indices[(indices < -1) | (indices >= count)]
     if len(outside):

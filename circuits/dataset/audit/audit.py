@@ -142,6 +142,7 @@ def audit(
     number("keep", keep, above=0, most=1)
     for name, value in (("top", top), ("random", random), ("steps", steps)):
         whole_number(name, value)
+    whole_number("seed", seed, least=0)
     whole_number("describe", describe, least=0)
     given = inputs_of(model, images, labels=labels, classes=classes, annotations=annotations, groups=groups, seed=seed)
     spaces = _spaces(model, layers)

@@ -146,6 +146,8 @@ def class_evidence(
         gain = float((ablation.clean - ablation.nothing).mean())
         if gain > 1e-6 * float(ablation.clean.abs().mean()):
             ablations[space] = ablation
+    if not ablations:
+        return {}
     partners = others.subset(np.random.default_rng([seed, index]).integers(len(others), size=len(own)).tolist())
     if masks is None:
         cells = by_cell(model, list(ablations), own, partners, batch_size)

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuits.attribution.class_scores import check_classes, class_index, class_name
-from circuits.dataset.accuracy import class_labels
+from circuits.attribution.class_scores import class_index, class_name
+from circuits.dataset.accuracy import labels_of
 from circuits.errors import CircuitsError, shorten
 from circuits.network.model import Model
 from zoo.common.reading import read_bytes
-from zoo.images.classes import labels_by_name, labels_counted_as
+from zoo.images.classes import labels_counted_as
 from zoo.images.coco import open_annotated
 from zoo.images.sources import Images, open_images
 
@@ -121,38 +121,6 @@ def inputs_of(
     return Inputs(opened, right, names, finding, judging, tuple(audited), omitted)
 
 
-def labels_of(model: Model, images: Images, labels: Sequence[int | str] | None) -> NDArray[np.int64]:
-    """Class of each image `(N,)`: given, of the images, or by the name of its folder.
-
-    Raises:
-        CircuitsError: images whose class is not known, or is none of the model's; or it has one class score.
-    """
-    check_classes(model)
-    if labels is None and images.labels is None:
-        by_name = labels_by_name(images.ids, model.classes)
-        if by_name is None:
-            names = sorted({PurePosixPath(i).parts[0] if "/" in i else i for i in images.ids})[:4]
-            known = ", ".join(model.classes[:6]) or "not named: give their names as classes= of the model"
-            raise CircuitsError(
-                f"the class of the images of {images.name} is not known: put those of each class into a folder called "
-                f"after it, or give labels. There: {', '.join(names)}; the model's classes are {known}"
-            )
-        right = np.array(by_name, dtype=np.int64)
-    else:
-        right = class_labels(model, images, labels)
-    if (right < 0).any():
-        unknown = np.flatnonzero(right < 0)
-        first = int(unknown[0])
-        what = f"the label {shorten(labels[first])!r}" if labels is not None else images.ids[first]
-        if labels is None and images.labels is not None and images.classes is not None and images.labels[first] >= 0:
-            what = f"the class {images.classes[images.labels[first]]!r}"
-        raise CircuitsError(
-            f"{len(unknown)} of {len(images)} images of {images.name} are of no class of {model.name}, the first by "
-            f"{what}; its classes are {', '.join(model.classes[:6])}{', ...' if len(model.classes) > 6 else ''}"
-        )
-    return right
-
-
 def group_names(
     images: Images, groups: str | os.PathLike[str] | Sequence[str] | None
 ) -> tuple[tuple[str, ...] | None, list[int | str] | None]:
@@ -164,7 +132,7 @@ def group_names(
     if groups is None:
         own = getattr(images, "groups", None)
         return (None, None) if own is None else (tuple(own), None)
-    if groups == FOLDERS:
+    if isinstance(groups, str) and groups == FOLDERS:
         deep = [PurePosixPath(identity).parts for identity in images.ids]
         short = next((i for i, parts in enumerate(deep) if len(parts) < 3), None)
         if short is not None:

@@ -76,13 +76,17 @@ def test_classes_are_matched_by_name(scenes: circuits.Model) -> None:
     assert class_labels(scenes, images).tolist() == plain.labels
     by_name = circuits.accuracy(scenes, torch.rand(2, 3, *scenes.input.hw), labels=scenes.classes[:2])
     assert by_name.labels.tolist() == [0, 1]
+    for given in (np.array([0, 1]), torch.tensor([0, 1])):
+        of_array = circuits.accuracy(scenes, torch.rand(2, 3, *scenes.input.hw), labels=given)  # type: ignore[arg-type]
+        assert of_array.labels.tolist() == [0, 1]
 
 
 def test_what_has_no_label_is_refused(scenes: circuits.Model) -> None:
     images = torch.rand(2, 3, *scenes.input.hw)
     for labels, message in (
-        (None, "has no labels"), ([0], "1 labels for the 2 images"), ([0, 99], "has the label 99"),
-        ([scenes.classes[0], "zebra"], "no class 'zebra'"),
+        (None, "is not known"), ([0.7, 1], "name of a class, or its number"),
+        ([0], "1 labels for the 2 images"), ([0, 99], "has the label 99"),
+        ([scenes.classes[0], "zebra"], "of no class of scenes, the first by the label 'zebra'"),
     ):  # fmt: skip
         with pytest.raises(CircuitsError, match=message):
             circuits.accuracy(scenes, images, labels=labels)  # type: ignore[arg-type]
@@ -103,5 +107,5 @@ def test_it_says_itself_in_a_line_and_in_a_table_of_classes(measured: circuits.A
 
 
 def test_a_folder_without_classes_is_told_how_to_get_them(scenes: circuits.Model) -> None:
-    with pytest.raises(CircuitsError, match="ImageFolder"):
+    with pytest.raises(CircuitsError, match="put those of each class into a folder"):
         circuits.accuracy(scenes, torch.rand(2, 3, 64, 64))

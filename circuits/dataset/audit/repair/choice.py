@@ -99,11 +99,17 @@ def _layers(model: Model, layers: Sequence[str] | None) -> list[str]:
         trunk = [name for name in model.trunk if name != scores]
         layers = trunk[len(trunk) // 2 :]
     if isinstance(layers, str) or not layers:
-        raise EditError(f"give the layers as a list, such as layers=[{model.trunk[-1]!r}]")
+        raise EditError(f"give the layers as a list, such as layers=[{last_below(model)!r}]")
     names = [model.layer(name).name for name in layers]
     if scores in names:
         raise EditError(f"{scores} are the class scores, and what is repaired lies before them: name a layer below")
     return list(dict.fromkeys(names))
+
+
+def last_below(model: Model) -> str:
+    """The last layer of the trunk before the class scores, for messages; these where there is none."""
+    scores = model.layer("logits").name
+    return next((name for name in reversed(model.trunk) if name != scores), scores)
 
 
 def parts_of(images: Images, groups: Sequence[str] | None, seed: int) -> list[NDArray[np.int64]]:

@@ -27,7 +27,7 @@ from circuits.dataset.audit.repair.choice import State
 from circuits.dataset.audit.repair.folding import folded
 from circuits.dataset.audit.repair.tuning import with_weights
 from circuits.errors import CircuitsError, EditError, shorten
-from circuits.network.hooks import run_whole
+from circuits.network.hooks import check_mode, run_whole
 from circuits.network.interventions import Ablate, Edit, edit
 from circuits.network.model import Model
 from zoo.common.autograd import outside_inference_mode
@@ -111,6 +111,7 @@ def export(
 
     Raises:
         EditError: nothing to write out; see `edit`; or the program does not give what the edited run gives.
+        ModelError: the network is in training mode.
         CircuitsError: `torch.export` cannot trace the network, weights that it does not have, or the folder has files
             of these names of others.
         FileError: another run writes there, or the files cannot be written; an earlier export is still there.
@@ -118,6 +119,9 @@ def export(
     >>> export(load("scenes"), [Set("mixed4a:3", 0.0)], "edited", images="scenes:8")  # doctest: +SKIP
     """
     folder = export_folder(out)
+    check_mode(model.module, model.name)
+    if isinstance(edits, Edit):
+        raise EditError("give edits as a list: export(model, [Set(...)], out, images=...)")
     if not edits and not weights:
         raise EditError(f"nothing to write out: {model.name} is as it was; give edits, or weights=")
     resampled = next((change for change in edits if isinstance(change, Ablate) and change.to == "resample"), None)
@@ -219,7 +223,8 @@ def export_folder(out: str | Path) -> Path:
 
 def _program(model: Model, x: Tensor) -> torch.export.ExportedProgram:
     """The network under the active edits, for any number of images."""
-    module = _Edited(model).eval()
+    module = _Edited(model)
+    module.training = False  # of the wrapper alone: the network is the user's, and its parts were checked
     try:
         return torch.export.export(module, (x[:2],), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False)
     except Exception as error:  # whatever tracing a stranger's code raises

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from circuits.attribution.class_scores import class_names, scores_of
 from circuits.common.provenance import provenance
-from circuits.dataset.audit.inputs import group_names, halves, labels_of
-from circuits.dataset.audit.repair.choice import Labeled, State, choose
+from circuits.dataset.accuracy import labels_of
+from circuits.dataset.audit.inputs import group_names, halves
+from circuits.dataset.audit.repair.choice import Labeled, State, choose, last_below
 from circuits.dataset.audit.repair.result import Outcome, Repair, outcome
 from circuits.dataset.audit.repair.retraining import retrained
 from circuits.dataset.audit.repair.tuning import replace_weights, shuffled, tune
@@ -92,6 +93,7 @@ def repair(
     how = how or ("tune" if units is None and layers is None else "mean")
     one_of("how", how, ("mean", "zero", "project", "tune"), error=EditError)
     whole_number("random", random, least=0)
+    whole_number("seed", seed, least=0)
     given = None if units is None else _units(model, units)
     if given is not None and layers is not None:
         raise EditError("give units, or the layers whose units are learned (layers=), not both")
@@ -248,7 +250,7 @@ def _units(model: Model, units: Sequence[str | Unit]) -> list[Unit]:
         EditError: none, one twice, a position, or a class score.
     """
     if isinstance(units, str | Unit) or not units:
-        raise EditError(f"give the units as a list of addresses, such as {model.name}/{model.trunk[-1]}:0")
+        raise EditError(f"give the units as a list of addresses, such as [{last_below(model) + ':0'!r}]")
     edited = [model.unit(address) for address in units]
     for unit in edited:
         if unit.at is not None:

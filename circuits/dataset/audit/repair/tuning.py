@@ -106,6 +106,8 @@ def replace_weights(model: Model, weights: Mapping[str, Tensor]) -> None:
     """Replace some of a model's weights in place; see `with_weights`."""
     state = model.module.state_dict()
     for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise CircuitsError(f"weights {name!r} are a tensor, not a {type(value).__name__}")
         if name not in state or state[name].shape != value.shape:
             known = "has none of that name" if name not in state else f"has {tuple(state[name].shape)} there"
             raise CircuitsError(f"weights {name!r} of shape {tuple(value.shape)}: {model.name} {known}")

@@ -254,6 +254,14 @@ def test_a_network_that_nothing_was_done_to_is_not_written(tmp_path: Path) -> No
     model = circuits.wrap(Branches(), input=circuits.InputSpec(size=16))
     with pytest.raises(circuits.CircuitsError, match="nothing to write out"):
         circuits.export(model, [], tmp_path / "out", images=IMAGES)
+    with pytest.raises(circuits.CircuitsError, match="give edits as a list"):
+        circuits.export(model, Set("relu:1", 0.5), tmp_path / "out", images=IMAGES)  # type: ignore[arg-type]
+    with pytest.raises(circuits.CircuitsError, match="'conv.weight' are a tensor, not a float"):
+        circuits.export(model, [], tmp_path / "out", images=IMAGES, weights={"conv.weight": 0.5})  # type: ignore[dict-item]
+    model.module.train()
+    with pytest.raises(circuits.CircuitsError, match="is in training mode"):
+        circuits.export(model, [Set("relu:1", 0.5)], tmp_path / "out", images=IMAGES)
+    assert model.module.training  # as the user left it
     assert not (tmp_path / "out").exists()
 
 

@@ -257,6 +257,8 @@ def _split(line: str) -> tuple[str, str]:
         (None, {"groups": ["all"] * N}, "all are of 'all'"),
         (None, {"groups": ["rare"] * 4 + GROUPS[4:]}, "2 images of the group 'rare' to choose on"),
         (None, {"layers": ["scores"]}, "scores are the class scores"),
+        (None, {"layers": "relu"}, "give the layers as a list, such as layers=.'relu'."),
+        (["relu:2"], {"seed": -1}, "seed=-1"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(
@@ -293,3 +295,8 @@ def test_a_last_layer_is_not_trained_on_images_of_one_class(model: circuits.Mode
     result = repaired(model, ["relu:2"], labels=[1] * N)
     assert result.retrained is None and result.both is None
     assert result.retraining == "not trained: all images to train on are of one"
+
+
+def test_a_class_that_a_layer_gives_nothing_has_no_units_in_it(model: circuits.Model) -> None:
+    result = circuits.audit(model, images(), labels=LABELS.tolist(), layers=["aside"], random=3, steps=2)
+    assert [c.n_units for c in result.classes] == [{}, {}] and not result.suspects
