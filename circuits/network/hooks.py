@@ -38,19 +38,9 @@ class Stop(Exception):
 
 
 @contextmanager
-def hooked(module: nn.Module, function: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
-    """A forward hook for as long as the context is open: `function(module, inputs, output)`."""
-    handle = module.register_forward_hook(function)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def hooked_before(module: nn.Module, function: Callable[[nn.Module, Any], Any]) -> Iterator[None]:
-    """A hook on what goes into a module for as long as the context is open: `function(module, inputs)`."""
-    handle = module.register_forward_pre_hook(function)
+def hooked(module: nn.Module, function: Callable[..., Any], *, before: bool = False) -> Iterator[None]:
+    """A hook for as long as the context is open: `function(module, inputs, output)`; before it runs, without output."""
+    handle = module.register_forward_pre_hook(function) if before else module.register_forward_hook(function)
     try:
         yield
     finally:
@@ -90,7 +80,7 @@ class Recorder:
         outputs: dict[str, list[Any]] = {}  # the hooks refer to this alone, so that the recorder can be let go
         paths = dict.fromkeys(layer.path for layer in layers if layer.path is not None)
         stack = ExitStack()
-        stack.callback(model.module.register_forward_pre_hook(lambda *_: outputs.clear()).remove)
+        stack.enter_context(hooked(model.module, lambda *_: outputs.clear(), before=True))
         for path in paths:
             stack.enter_context(hooked(model.module.get_submodule(path), _keeper(path, outputs)))
         self._outputs, self._name = outputs, model.name
@@ -520,12 +510,12 @@ def _edit_by_hook(model: Network, layer: Layer, function: EditFunction) -> Itera
         if calls <= layer.call:
             raise CaptureError(f"{layer.name} is edited, but did not run in this forward pass")
 
-    root = model.module.register_forward_pre_hook(count_from_zero)
-    try:
-        with hooked(model.module, has_run), hooked(model.module.get_submodule(layer.path or ""), act):
-            yield
-    finally:
-        root.remove()
+    with (
+        hooked(model.module, count_from_zero, before=True),
+        hooked(model.module, has_run),
+        hooked(model.module.get_submodule(layer.path or ""), act),
+    ):
+        yield
 
 
 def _in_graph_run(model: Network) -> bool:

@@ -30,7 +30,7 @@ from zoo.common.autograd import outside_inference_mode
 from zoo.common.results import Drawable
 from zoo.inputs import InputSpec
 from zoo.networks.own import command_line
-from zoo.networks.trial import Output, check_runs, class_names
+from zoo.networks.trial import Output, check_runs, checked_names
 from zoo.registry import build, get_card, origin
 from zoo.weights.live_digest import LiveDigest
 
@@ -82,7 +82,7 @@ class Model(Drawable):
         self.lock = threading.RLock()
         self.bases: dict[tuple[str, str], Basis] = {}
         self.node_edits: list[tuple[str, Callable[[Tensor], Tensor]]] = []
-        self._classes = class_names(classes)
+        self._classes = checked_names(classes)
         self._digest = LiveDigest(module)
         example = self._example()
         self.graph = trace_graph(module, example, self.output)

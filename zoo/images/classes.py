@@ -12,14 +12,14 @@ _WORDNET = re.compile(r"n\d{8}")
 
 
 @cache
-def class_names(file: str) -> tuple[str, ...]:
+def names_in(file: str) -> tuple[str, ...]:
     """Class names in output order, from a file of `zoo/labels`, one a line."""
     return tuple(resources.files("zoo").joinpath("labels", file).read_text(encoding="utf-8").splitlines())
 
 
 def imagenet_classes() -> list[str]:
     """The 1,000 class names of ILSVRC-2012, in the order of their WordNet ids (as BVLC and torchvision use)."""
-    return list(class_names("imagenet.txt"))
+    return list(names_in("imagenet.txt"))
 
 
 def labels_by_name(ids: Sequence[str], classes: Sequence[str]) -> list[int] | None:

@@ -32,7 +32,7 @@ from zoo.images.decoding import (
     LazyImage,
     MemoryImage,
     TensorImage,
-    array_to_image,
+    array_image,
     decode,
     readable,
 )
@@ -109,7 +109,7 @@ def image_of(item: object, identity: str) -> LazyImage:
         (image,) = tensor_images(item[None], identity)
         return image
     if isinstance(item, np.ndarray):
-        return MemoryImage(identity, array_to_image(item))
+        return array_image(item, identity)
     if isinstance(item, Mapping) and {"bytes", "path"} == set(item):  # an image that Hugging Face has not decoded
         if item["bytes"] is None:
             return FileImage(identity, Path(str(item["path"])))

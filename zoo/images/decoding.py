@@ -41,6 +41,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 """File name endings that count as images in a folder."""
 
+_LUMA = torch.tensor([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in a gray, as Pillow's (ITU-R 601-2)."""
+
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
@@ -181,23 +184,6 @@ def decode(file: Path | io.BytesIO, most: int = MAX_PIXELS, *, wide: bool = Fals
         raise ImageError("it does not fit into memory") from error
     except Exception as error:  # noqa: BLE001  a decoder fed hostile bytes raises anything
         raise ImageError(f"it is damaged ({shorten(error, 100)})") from error
-
-
-def array_to_image(values: npt.NDArray[np.generic]) -> Image.Image:
-    """An RGB image from an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`: uint8, or float in [0, 1]."""
-    array = np.asarray(values)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ImageError(f"an array of an image is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
-    _check_size(array.shape[1], array.shape[0])
-    if np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= -1e-4 and array.max() <= 1 + 1e-4):
-            raise ImageError(f"a float array must lie in [0, 1]; it spans {array.min():g} to {array.max():g}")
-        array = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise ImageError(f"an array of an image is uint8, or float in [0, 1], not {array.dtype}")
-    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
 def readable(name: str) -> str:
@@ -361,7 +347,7 @@ class TensorImage(LazyImage):
         if channels not in (1, 3):
             raise ImageError(f"{self.id} has {channels} channels and cannot be shown as an image")
         array = (self._values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        return array_to_image(array)
+        return Image.fromarray(array[:, :, 0] if channels == 1 else array).convert("RGB")
 
     def digest(self) -> bytes:
         """Digest of the content."""
@@ -393,3 +379,35 @@ class TensorImage(LazyImage):
             for channel in self._values.numpy()
         ]
         return torch.from_numpy(np.stack(resized))
+
+
+class ArrayImage(TensorImage):
+    """One image of an array of floats, never rounded to bytes; gray or in color as a network wants it, as a file is."""
+
+    def pixels(self, spec: InputSpec) -> Tensor:
+        """See `TensorImage`."""
+        if spec.dims == 2 and {len(self._values), spec.channels} == {1, 3}:
+            gray = len(self._values) == 1
+            values = self._values.expand(3, -1, -1) if gray else torch.einsum("chw,c->hw", self._values, _LUMA)[None]
+            return TensorImage(self.id, values).pixels(spec)
+        return super().pixels(spec)
+
+
+def array_image(values: npt.NDArray[np.generic], identity: str) -> LazyImage:
+    """An image of an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`: uint8, or float in [0, 1]."""
+    array = np.asarray(values)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ImageError(f"an array of an image is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+    _check_size(array.shape[1], array.shape[0])
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= -1e-4 and array.max() <= 1 + 1e-4):
+            raise ImageError(f"a float array must lie in [0, 1]; it spans {array.min():g} to {array.max():g}")
+        maps = np.atleast_3d(array.astype(np.float32).clip(0, 1)).transpose(2, 0, 1)
+        if len(maps) == 4:  # transparency is laid on white
+            maps = maps[:3] * maps[3] + (1 - maps[3])
+        return ArrayImage(identity, torch.from_numpy(np.ascontiguousarray(maps)))
+    if array.dtype != np.uint8:
+        raise ImageError(f"an array of an image is uint8, or float in [0, 1], not {array.dtype}")
+    return MemoryImage(identity, Image.fromarray(np.ascontiguousarray(array)))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.cards import Card, WeightsFile, register
 from zoo.errors import WeightsError
-from zoo.images.classes import class_names
+from zoo.images.classes import names_in
 from zoo.inputs import InputSpec
 from zoo.networks.inceptionv1 import TENSORFLOW_5H, InceptionV1, layer_aliases
 from zoo.networks.initialization import he_init
@@ -113,7 +113,7 @@ def check(state: dict[str, Tensor]) -> None:
 
 def classes() -> list[str]:
     """The 1,008 class names in output order: a dummy, the 1,000 of ILSVRC-2012 in its own numbering, 7 unused."""
-    return list(class_names("inception5h.txt"))
+    return list(names_in("inception5h.txt"))
 
 
 register(

@@ -127,7 +127,7 @@ def card(name: str, classes: int | None = None) -> Card:
         module: nn.Module = builder(**options)
         return module
 
-    def class_names() -> list[str]:
+    def categories() -> list[str]:
         if classes is not None:
             return []
         return list(weights.meta["categories"]) if weights is not None else imagenet_classes()
@@ -153,7 +153,7 @@ def card(name: str, classes: int | None = None) -> Card:
         rename=_without_auxiliary_heads,
         logits=logits,
         output="out" if name in segmenters() else None,
-        classes=class_names,
+        classes=categories,
         resized=resized,
         aliases={"logits": logits} if logits else {},
         license="BSD-3-Clause",

@@ -164,7 +164,7 @@ def _same(first: Tensor, second: Tensor, tolerance: float = 0.0) -> bool:
     return torch.allclose(first, second, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
 
 
-def class_names(classes: Sequence[str]) -> list[str]:
+def checked_names(classes: Sequence[str]) -> list[str]:
     """A list of texts; a text alone is no list of its letters, nor are the keys of a dictionary names."""
     if isinstance(classes, str | Mapping) or not isinstance(classes, Iterable):
         raise ModelError(f"classes is a list of names, in the order of the class scores; got {type(classes).__name__}")

@@ -16,7 +16,7 @@ from circuits.attribution.class_scores import class_index, class_of
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import examples as as_examples
-from circuits.errors import AddressError, CircuitsError, shorten
+from circuits.errors import AddressError, CircuitsError, GraphError, shorten
 from circuits.network.address import Unit
 from circuits.network.layers.windows import BETWEEN
 from circuits.network.model import Model
@@ -90,7 +90,7 @@ def graph(
         AddressError: an unknown layer, unit or class, or a layer that is not before the target.
         CircuitsError: no target of a unit or a difference, nothing reaches it on these images, or a layer is named
             twice or lies in a block that a transcoder stands in for.
-        GraphError: something on the way has no linear form at an image.
+        GraphError: something on the way has no linear form at an image; weights of less than 32 bits.
 
     >>> graph(load("scenes"), "scenes:1", "car").completeness
     1.0
@@ -98,6 +98,9 @@ def graph(
     number("keep", keep, above=0, most=1)
     whole_number("width", width)
     whole_number("patches", patches, most=max(model.input.hw))
+    if torch.finfo(model.dtype).bits < 32:
+        kind = str(model.dtype).removeprefix("torch.")
+        raise GraphError(f"in {kind} the sums of a graph do not come out: wrap module.float() of {model.name}")
     explained = target_of(model, _named(model, target))
     if not explained.units:
         raise CircuitsError(f"an attribution graph is of a unit, a class or a difference of two, not {explained.name}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from circuits.errors import AddressError
-from circuits.network.hooks import hooked, hooked_before
+from circuits.network.hooks import hooked
 from circuits.network.layers.windows import Window
 from circuits.network.model import Model, wrap
 from sae.architectures.base import SAE
@@ -64,7 +64,7 @@ class TextNetwork(nn.Module):
             for site, path in self._paths.items():
                 stack.enter_context(hooked(self.lm.get_submodule(path), self._through(site)))
             for site, path in self._inputs.items():
-                stack.enter_context(hooked_before(self.lm.get_submodule(path), self._into(site)))
+                stack.enter_context(hooked(self.lm.get_submodule(path), self._into(site), before=True))
             embedded = torch.cat([before, x.transpose(1, 2), after], dim=1)
             logits: Tensor = self.lm(inputs_embeds=embedded, use_cache=False).logits
         scores: Tensor = self.scores(logits[:, self._first + self._token])

@@ -473,3 +473,24 @@ def test_some_of_many_images_are_spread_over_all_and_over_classes_that_take_turn
     classes = {image.rpartition("/")[0] for image in some.ids} if some.labels is None else set(some.labels)
     assert len(classes) > 6
     assert images.spread(most).ids == some.ids
+
+
+def test_arrays_of_floats_are_not_rounded_to_bytes() -> None:
+    values = np.random.default_rng(0).random((8, 9, 3))
+    exact, gray = InputSpec(size=(8, 9)), InputSpec(size=(8, 9), channels=1, mean=(0.5,), std=(0.5,))
+    wanted = torch.from_numpy(values.astype(np.float32)).movedim(2, 0)
+    for source in (values, values[None], [values]):
+        assert torch.equal(open_images(source).tensor(exact)[0], wanted)
+    one = open_images(values[:, :, 0])
+    assert torch.equal(one.tensor(exact)[0], wanted[:1].expand(3, -1, -1)) and torch.equal(
+        one.tensor(gray)[0], wanted[:1]
+    )
+    of_pillow = np.asarray(Image.fromarray(np.rint(values * 255).astype(np.uint8)).convert("L")) / 255
+    np.testing.assert_allclose(open_images(values).tensor(gray)[0, 0].numpy(), of_pillow, atol=1.5 / 255)
+    clear = open_images(np.concatenate([values, np.full((8, 9, 1), 0.25)], axis=2)).tensor(exact)[0]
+    torch.testing.assert_close(clear, 0.25 * wanted + 0.75)
+    bytes_ = np.random.default_rng(1).integers(0, 256, (8, 9, 3), dtype=np.uint8)  # the same either way
+    both = [open_images(of).tensor(exact) for of in (bytes_, bytes_.astype(np.float32) / np.float32(255))]
+    assert torch.equal(*both)
+    with pytest.raises(ImageError, match="must lie in .0, 1."):
+        open_images(np.full((8, 9, 3), np.nan))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -282,3 +283,10 @@ def test_silencing_a_unit_changes_a_linear_network_by_what_the_graph_predicts() 
         net[0].weight.mul_(2)
     with pytest.raises(CircuitsError, match="other weights"):
         circuits.check_graph(circuits.wrap(net, input=SPEC, name="linear"), graph, images=images)
+
+
+def test_a_network_of_half_precision_is_told_to_take_more() -> None:
+    model = circuits.load("scenes")
+    half = circuits.wrap(copy.deepcopy(model.module).half(), input=model.input)
+    with pytest.raises(GraphError, match=r"in float16 .* module.float\(\)"):
+        circuits.graph(half, "scenes:1", "logits:0")
