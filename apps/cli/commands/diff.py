@@ -64,7 +64,9 @@ class DiffModels(ImageOptions):
 
     def run(self, session: Session) -> CommandResult:
         """The comparison."""
-        if self.first.endswith(".json") and self.second.endswith(".json"):
+        if any(circuits := [name.endswith(".json") for name in (self.first, self.second)]):
+            if not all(circuits) or any((self.layer, self.other_layer, self.other_weights, self.null_weights)):
+                raise UsageError("diff compares two circuit.json, without layers and weights; or two networks")
             return self._circuits()
         if self.layer is None:
             raise UsageError("name the layer at which the networks are compared: --layer mixed4a, say")

@@ -75,6 +75,8 @@ class RepairNetwork(ImageOptions):
         from circuits.dataset.audit.repair.repair import repair
 
         self.check_least("random", least=0)
+        if self.export is None and self.way != "repaired":
+            raise UsageError(f"--way {self.way} is which network to write: say where, --export FOLDER")
         if self.export is not None:
             export_folder(self.export)  # before minutes of measuring
         if self.layers and self.units:

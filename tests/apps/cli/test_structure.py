@@ -201,3 +201,6 @@ def test_two_networks_and_two_circuits_are_compared_by_one_command(cli: Cli, tmp
     same = cli("diff", circuit, circuit, "--json").json
     assert same["both"] and not same["only_first"] and not same["only_second"]
     assert is_refused(cli("diff", "scenes", "scenes"))
+    for other in (("scenes", "--layer", "mixed4a"), (circuit, "--layer", "mixed4a")):
+        refused = cli("diff", circuit, *other)
+        assert is_refused(refused) and "two circuit.json, without layers and weights; or two networks" in refused.err

@@ -119,6 +119,7 @@ def test_the_benchmark_holds_a_repair_against_networks_without_the_shortcut(
         ("--audit", "absent", *IMAGES),
         ("--units", "conv4:5"),
         ("--units", "conv4:5", "--how", "tune", *IMAGES),
+        ("--units", "conv4:5", "--way", "both", *IMAGES),
     ],
 )
 def test_what_does_not_fit_is_refused(cli: Cli, options: tuple[str, ...]) -> None:
