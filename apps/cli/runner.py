@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,9 @@ def execute(command: Command, name: str, invocation: str) -> int:
     outputs = command.outputs()
     outputs = replace(outputs, patterns=(document_name(name), *outputs.patterns))
     fills = command.keeps_out or command.fills_out
-    with in_place(command.out if fills else None, outputs), staged(out, outputs) as folder:
+    # of the processes that torchrun starts, the others write nothing
+    first = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+    with in_place(command.out if fills and first else None, outputs), staged(out, outputs, fills) as folder:
         result = command.run(Session(invocation))
         text = document_text(name, result.document)
         if folder is not None:

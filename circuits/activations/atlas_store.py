@@ -16,8 +16,9 @@ from circuits.activations.atlas import Atlas, Cell
 from circuits.activations.layout import NeighborSimilarity
 from circuits.common.stored_keys import with_current_keys
 from circuits.errors import CircuitsError, shorten
+from zoo.common.files import tidy
 from zoo.common.reading import Count, Expected, Positive, fits
-from zoo.common.stored import Stored, named, tidy
+from zoo.common.stored import Stored, named
 
 SCHEMA = 1
 INDEX, ARRAYS = "index.json", "samples.safetensors"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +51,13 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
+def tidy(folder: Path) -> None:
+    """Remove what a run that was killed in the middle of writing a file has left in a folder."""
+    for left_over in folder.glob(".*.tmp"):
+        if _UNFINISHED.fullmatch(left_over.name):
+            left_over.unlink(missing_ok=True)
+
+
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -64,12 +73,18 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+_UNFINISHED = re.compile(r"\..+\.[a-z]+\.[^.]+\.tmp")
+"""What `write_atomically` calls a file that is not whole yet."""
 INVENTORY = ".vision-circuits.json"
 """Name of the file in which a folder of results says what of it was written by us."""
 LOCK = ".vision-circuits.lock"
 """Name of the file that is in a folder of results while somebody writes there."""
+ASIDE = ".vision-circuits.aside"
+"""Name of the folder in one of results for files that may be replaced, while a command runs."""
 _SCRATCH = ".circuits-"
 _OWNER = ".owner"
+_BEGINNING = 60
+"""Seconds after which a scratch folder that is empty has no owner who is about to say so."""
 
 
 @contextlib.contextmanager
@@ -82,16 +97,35 @@ def scratch(parent: Path) -> Iterator[Path]:
         OSError: nothing can be written there.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for other in parent.glob(f"{_SCRATCH}*"):
-        if (other / _OWNER).is_file():
-            with contextlib.suppress(Timeout, OSError), FileLock(other / _OWNER, timeout=0):
-                shutil.rmtree(other, ignore_errors=True)
+    for other in parent.glob(f"{_SCRATCH}{'?' * 8}"):
+        with contextlib.suppress(Timeout, OSError):
+            if (other / _OWNER).is_file():
+                with FileLock(other / _OWNER, timeout=0):
+                    _remove_scratch(other)
+            elif time.time() - other.stat().st_mtime > _BEGINNING:
+                other.rmdir()  # of a run that was killed as it made it, or removed it; not if it holds anything
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=_SCRATCH))
     try:
         with FileLock(folder / _OWNER):
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_scratch(folder)
+
+
+def _remove_scratch(folder: Path) -> None:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name != _OWNER:  # goes last, so that one whose removal is killed is still known as ours
+            remove_tree(path)
+    remove_tree(folder)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it, as far as that is there and may be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +24,6 @@ from zoo.common.files import write_atomically, write_text_atomically
 from zoo.common.reading import Expected
 from zoo.errors import CircuitsError, shorten
 
-_UNFINISHED = re.compile(r"\..+\.[a-z]+\.[^.]+\.tmp")
-"""What `write_atomically` calls a file that is not whole yet."""
 _ABOUT = "about"
 """Key of the one entry in a tensor file's head: several entries have no fixed order in the file."""
 _DIGESTS = "digests"
@@ -247,13 +244,6 @@ def sha256(path: Path) -> str:
 def named(path: Path) -> str:
     """A path as errors show it."""
     return shorten(path, 200)
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a run that was killed in the middle of writing a file has left in a folder."""
-    for left_over in folder.glob(".*.tmp"):
-        if _UNFINISHED.fullmatch(left_over.name):
-            left_over.unlink(missing_ok=True)
 
 
 def _save(tensors: Mapping[str, Any], path: Path, metadata: dict[str, str] | None) -> None:

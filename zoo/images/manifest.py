@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from zoo.common.files import INVENTORY, LOCK, scratch
+from zoo.common.files import ASIDE, INVENTORY, LOCK, move_files, scratch, write_text_atomically
 from zoo.common.reading import fits, parse_json, read_bytes
 from zoo.errors import ImageError, shorten
 
@@ -43,6 +43,7 @@ class _Document(TypedDict):
     name: str
     classes: list[str]
     images: list[_Row]
+    unfinished: NotRequired[list[str]]
 
 
 class AnnotatedPart(Protocol):
@@ -126,21 +127,30 @@ def read(path: Path) -> Manifest | None:
     """The manifest at `path`; None when there is none, or a JSON file of another kind.
 
     Raises:
-        ImageError: one of ours, but damaged, of a later schema, or naming files outside its folder.
+        ImageError: one of ours, but damaged, of a later schema, of images that are not all there, or naming files
+            outside its folder.
     """
+    manifest, unfinished = _read(path)
+    if unfinished:
+        raise ImageError(f"{shorten(path, 200)}: drawing was stopped before the end; run `circuits images` again")
+    return manifest
+
+
+def _read(path: Path) -> tuple[Manifest | None, list[str]]:
+    """The manifest, and the names of the files of which some may be missing where drawing was stopped."""
     if not os.path.isfile(path):
-        return None
+        return None, []
     try:
         content = read_bytes(path)
         data = parse_json(content)
     except OSError:
-        return None
+        return None, []
     except ValueError as error:
         if KIND.encode() not in content:
-            return None  # of another program
+            return None, []  # of another program
         raise ImageError(f"{shorten(path, 200)} is damaged: {shorten(error)}") from error
     if not isinstance(data, dict) or data.get("kind") != KIND:
-        return None
+        return None, []
     if data.get("schema") != SCHEMA:
         raise ImageError(f"{path} has schema {shorten(data.get('schema'))}; this version reads {SCHEMA}")
     try:
@@ -149,7 +159,7 @@ def read(path: Path) -> Manifest | None:
         entries = tuple(_entry(row, path, classes) for row in data["images"])
         if not entries:
             raise ImageError(f"{path} lists no images")
-        return Manifest(str(data["name"]), classes, entries)
+        return Manifest(str(data["name"]), classes, entries), data.get("unfinished", [])
     except (KeyError, TypeError, ValueError) as error:
         raise ImageError(f"{path} is damaged: {type(error).__name__} {shorten(error, 60)}") from error
 
@@ -183,7 +193,7 @@ def export_scenes(n: int, out: str | os.PathLike[str], seed: int = 0) -> Path:
     try:
         with scratch(folder.absolute().parent) as staging:
             _draw(n, staging / "new", seed)
-            _swap(staging / "new", folder, staging / "old")
+            _swap(staging / "new", folder)
     except OSError as error:
         raise ImageError(f"cannot write {folder}: {error.strerror}") from error
     log.info("%d scenes in %s", n, folder)
@@ -196,14 +206,15 @@ def drawn_files(folder: Path) -> set[str]:
     Raises:
         ImageError: the manifest there is damaged.
     """
-    described = read(folder / FILENAME)
-    drawn = described is not None and described.name.startswith("scenes:")
-    return {FILENAME, *(entry.file for entry in described.entries)} if described is not None and drawn else set()
+    described, unfinished = _read(folder / FILENAME)
+    if described is None or not described.name.startswith("scenes:"):
+        return set()
+    return {FILENAME, *(entry.file for entry in described.entries), *unfinished}
 
 
 def _others(folder: Path) -> list[str]:
     """Names in a folder that `export_scenes` did not write."""
-    return sorted({path.name for path in folder.iterdir()} - drawn_files(folder) - {INVENTORY, LOCK})
+    return sorted({path.name for path in folder.iterdir()} - drawn_files(folder) - {ASIDE, INVENTORY, LOCK})
 
 
 def _draw(n: int, folder: Path, seed: int) -> None:
@@ -232,14 +243,14 @@ def _draw(n: int, folder: Path, seed: int) -> None:
         os.fsync(file_.fileno())
 
 
-def _swap(drawn: Path, folder: Path, old: Path) -> None:
-    """Put `drawn` in the place of `folder`."""
+def _swap(drawn: Path, folder: Path) -> None:
+    """Put the images of `drawn` in the place of those in `folder`; stopped in between, the next run goes on."""
     if not folder.exists():
         drawn.rename(folder)
         return
-    folder.rename(old)
-    try:
-        drawn.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
+    old, new = drawn_files(folder), {path.name for path in drawn.iterdir()}
+    document = parse_json(read_bytes(drawn / FILENAME)) | {"unfinished": sorted(old | new)}
+    write_text_atomically(folder / FILENAME, json.dumps(document))
+    for name in old - new:
+        (folder / name).unlink(missing_ok=True)
+    move_files(drawn, folder, last=FILENAME)

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 _LOCK = ".lock"
+_REPORTS = "reports.jsonl"
 _ADVICE = "give another folder, or train again with --replace"
 _NO_DIFFERENCE = ("metadata.card", "metadata.data.origin", "metadata.inputs.name", "metadata.hook_name", "config.name")
 """Where the same inputs and the same network lie now, and what other entries say as well."""
@@ -42,7 +44,7 @@ _OTHER = {
     "input_normalisation": "another input size or normalization",
 }
 """How a difference in an entry of the metadata is said, where its value says nothing."""
-_OURS = frozenset({"checkpoint.safetensors", "reports.jsonl", _LOCK})
+_OURS = frozenset({"checkpoint.safetensors", _REPORTS, _LOCK})
 """What a training that was broken off leaves beside --out."""
 
 
@@ -176,6 +178,8 @@ class TrainSAE(ModelOptions):
 
         folders = [out] if len(configs) == 1 else [out / name for name in run_names(configs)]
         finished = [] if self.replace else self._finished(folders, configs, metadata, ranks.world)
+        if (folder / _REPORTS).exists():  # what wrote them was killed before all of the SAE's files were there
+            finished = []
         if finished:
             runs: Sequence[Run] = finished
         else:
@@ -183,7 +187,7 @@ class TrainSAE(ModelOptions):
             with session.progress(f"training on {site.address}") as report, _checkpointed(folder):
                 runs = train(
                     stream, configs, settings=self._settings(), checkpoint=folder / "checkpoint.safetensors",
-                    checkpoint_every=200, log_file=folder / "reports.jsonl", metadata=metadata, **reporting(report),
+                    checkpoint_every=200, log_file=folder / _REPORTS, metadata=metadata, **reporting(report),
                 )  # fmt: skip
         if not ranks.first:
             raise SystemExit  # the first one evaluates, saves and prints
@@ -191,6 +195,7 @@ class TrainSAE(ModelOptions):
         from sae.data.activations import collect
         from sae.data.site import widths_of
         from sae.evaluation.metrics import reconstruction
+        from zoo.common.files import write_atomically
 
         widths = widths_of(site)
         reconstructions: dict[str, dict[str, Reconstruction]] = {}
@@ -203,7 +208,8 @@ class TrainSAE(ModelOptions):
             }
             if not finished:
                 save(run_folder, run, density=reconstructions[run.name]["training"].density)
-                shutil.copyfile(folder / "reports.jsonl", run_folder / "reports.jsonl")
+                write_atomically(run_folder / _REPORTS, partial(shutil.copyfile, folder / _REPORTS))
+        (folder / _REPORTS).unlink(missing_ok=True)  # first: by them a training is known that has not come to here
         shutil.rmtree(folder)
         document: dict[str, Any] = {
             "site": site.address,
@@ -320,7 +326,7 @@ class TrainSAE(ModelOptions):
         """The folder in which the training keeps its checkpoint and its reports, while nobody else writes there."""
         from filelock import FileLock, Timeout
 
-        from zoo.common.stored import tidy
+        from zoo.common.files import tidy
         from zoo.errors import shorten
 
         tidy(folder)

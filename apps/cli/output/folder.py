@@ -11,12 +11,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import shutil
 import signal
-import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -95,10 +93,11 @@ class _Inventory:
 
 
 @contextmanager
-def staged(out: Path | None, outputs: Outputs) -> Iterator[Path | None]:
+def staged(out: Path | None, outputs: Outputs, within: bool = False) -> Iterator[Path | None]:
     """A hidden folder whose files are moved into `out` when all went well, and removed when not.
 
-    It is made before the work starts, so that a folder that cannot be written to is reported at once.
+    It is made before the work starts, so that a folder that cannot be written to is reported at once. `within` an
+    `in_place`, which ends the runs that were killed.
 
     Raises:
         CircuitsError: `out` is a file, nothing can be written there, or it has files of somebody else's.
@@ -107,21 +106,30 @@ def staged(out: Path | None, outputs: Outputs) -> Iterator[Path | None]:
         yield None
         return
     from zoo.common.files import move_files, only_writer, scratch, staged_files
+    from zoo.errors import FileError
 
     out = _checked(out)
     _refuse(out, outputs)
-    parent = out if out.is_dir() else next(p for p in out.parents if p.exists())
     with ExitStack() as ends:
         with _reported(out):
-            folder = ends.enter_context(scratch(parent))
+            ends.enter_context(_made(out))
+            with suppress(FileError), only_writer(out):
+                if not within:  # files of others that a killed run had set aside
+                    _settle(out)
+        _refuse(out, outputs)
+        with _reported(out):
+            folder = ends.enter_context(scratch(out))
         yield folder
         names = [path.relative_to(folder).as_posix() for path in staged_files(folder)]
         with _reported(out):
-            out.mkdir(parents=True, exist_ok=True)
             ends.enter_context(only_writer(out, _PATIENCE))
+            if not within:
+                _settle(out)
         _refuse(out, replace(outputs, patterns=tuple(map(glob.escape, names))))  # somebody may have written since
         with _reported(out), _undisturbed():
             inventory = _Inventory.of(out)
+            moved = [*inventory.unfinished, *map(glob.escape, names)]
+            _Inventory(inventory.files, moved).write(out)  # ours, also if we are killed here
             inventory.files |= {name: str(_digest(folder / name)) for name in names}
             move_files(folder, out)
             inventory.write(out)
@@ -131,38 +139,50 @@ def staged(out: Path | None, outputs: Outputs) -> Iterator[Path | None]:
 def in_place(out: Path | None, outputs: Outputs) -> Iterator[None]:
     """A command fills `out` itself, so that it goes on where it was stopped; all that it wrote is put down as ours.
 
+    Files that may be replaced are out of the way meanwhile, so that nobody takes them for a result of this run. Those
+    of others that were not replaced come back; ours all do, where nothing was written.
+
     Raises:
         CircuitsError: as `staged`.
     """
     if out is None:
         yield
         return
-    from zoo.common.files import INVENTORY, LOCK, only_writer
+    from zoo.common.files import only_writer
 
     out = _checked(out)
-    others = _refuse(out, outputs)  # none, or those to be replaced
     with ExitStack() as ends:
         with _reported(out):
-            new = not out.is_dir()
-            out.mkdir(parents=True, exist_ok=True)
+            ends.enter_context(_made(out))
             ends.enter_context(only_writer(out))
-            inventory = _Inventory.of(out)
-            ours = [n for n in _matching(out, outputs.patterns) if n not in others] if outputs.replace else []
-            ends.enter_context(_set_aside(out, others, ours, outputs.patterns))
-            _Inventory(inventory.files, list(outputs.patterns)).write(out)
+            _settle(out)
+        others = _refuse(out, outputs)  # none, or those to be replaced
+        ours = [n for n in _matching(out, outputs.patterns) if n not in others] if outputs.replace else []
         try:
+            with _reported(out):
+                _set_aside(out, {"others": others, "ours": ours})
+                _Inventory(_Inventory.of(out).files, list(outputs.patterns)).write(out)
             yield
         finally:
             with _reported(out), _undisturbed():
-                written = {name: _digest(out / name) for name in _matching(out, outputs.patterns)}
-                for name in ours if written else ():
-                    inventory.files.pop(name, None)
-                inventory.files |= {name: digest for name, digest in written.items() if digest is not None}
-                inventory.write(out)
-                if new and {path.name for path in out.iterdir()} <= {INVENTORY, LOCK}:  # nothing came of it
-                    for name in (INVENTORY, LOCK):
-                        (out / name).unlink()
-                    out.rmdir()
+                _settle(out)
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """The folder is there; where nothing came of it, it goes again, and so do those above it that were made for it."""
+    from zoo.common.files import INVENTORY
+
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if made and [path.name for path in out.iterdir()] == [INVENTORY] and not _Inventory.of(out).files:
+                (out / INVENTORY).unlink()
+            for folder in made:
+                folder.rmdir()
 
 
 def _checked(out: Path) -> Path:
@@ -195,27 +215,49 @@ def _refuse(out: Path, outputs: Outputs) -> list[str]:
     return others
 
 
-@contextmanager
-def _set_aside(out: Path, others: Sequence[str], ours: Sequence[str], patterns: Sequence[str]) -> Iterator[None]:
-    """Files that may be replaced are out of the way meanwhile, so that nobody takes them for a result of this run.
+def _set_aside(out: Path, names: Mapping[str, Sequence[str]]) -> None:
+    """Move files into a hidden folder of `out`, under whose they are: "others" or "ours"."""
+    from zoo.common.files import ASIDE
 
-    Those of others that were not replaced come back; ours all do, where nothing was written.
+    for whose, files in names.items():
+        for name in files:
+            target = out / ASIDE / whose / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (out / name).replace(target)
+
+
+def _settle(out: Path) -> None:
+    """End a run that filled `out`, this one or one that was killed: what it wrote is ours, what it set aside is back.
+
+    The steps may end anywhere, and the next run begins with them again.
     """
-    if not others and not ours:
-        yield
-        return
-    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:80]}.aside-"))
-    for number, name in enumerate([*others, *ours]):
-        (out / name).replace(aside / str(number))
-    try:
-        yield
-    finally:
-        back = [*others] if _matching(out, patterns) else [*others, *ours]
-        for number, name in enumerate(back):
-            if not (out / name).exists():
-                (out / name).parent.mkdir(parents=True, exist_ok=True)
-                (aside / str(number)).replace(out / name)
-        shutil.rmtree(aside)
+    from zoo.common.files import ASIDE, remove_tree, tidy
+
+    aside, inventory = out / ASIDE, _Inventory.of(out)
+    if aside.is_symlink():  # none that we made
+        aside.unlink()
+    nested = {Path(pattern).parent.as_posix() for pattern in inventory.unfinished} - {"."}
+    for folder in {out, *(path for parent in nested for path in out.glob(parent))}:
+        tidy(folder)
+    if inventory.unfinished:
+        written = {name: _digest(out / name) for name in _matching(out, inventory.unfinished)}
+        if written:  # ours of before were replaced
+            remove_tree(aside / "ours")
+        listed = {n: d for n, d in inventory.files.items() if (out / n).exists() or (aside / "ours" / n).exists()}
+        _Inventory(listed | {name: digest for name, digest in written.items() if digest is not None}).write(out)
+    if aside.is_dir():
+        for whose in aside.iterdir():
+            _put_back(whose, out)
+        remove_tree(aside)
+
+
+def _put_back(source: Path, target: Path) -> None:
+    """Move a file or folder to where nothing is, and what is in a folder to where it is."""
+    if not target.exists():
+        source.replace(target)
+    elif target.is_dir() and source.is_dir() and not source.is_symlink():
+        for path in source.iterdir():
+            _put_back(path, target / path.name)
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[str]:
@@ -246,12 +288,14 @@ def _reported(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Ctrl-C waits for a moment while finished files are renamed into place."""
+    """Ctrl-C and `kill` wait for a moment while finished files are renamed into place."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in (getattr(signal, s) for s in names if hasattr(signal, s))}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

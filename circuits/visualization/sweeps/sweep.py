@@ -40,9 +40,10 @@ from circuits.visualization.sweeps.store import (
 )
 from circuits.visualization.transforms import Transform, standard
 from zoo.common.autograd import outside_inference_mode
+from zoo.common.files import tidy
 from zoo.common.results import remembers
 from zoo.common.settings import settings_of
-from zoo.common.stored import named, tidy
+from zoo.common.stored import named
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from zoo.common import result_files, stored
-from zoo.common.files import LOCK, only_writer
-from zoo.common.stored import Stored, sha256, tidy
+from zoo.common.files import LOCK, only_writer, tidy
+from zoo.common.stored import Stored, sha256
 from zoo.errors import CircuitsError, FileError
 
 

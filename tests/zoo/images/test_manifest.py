@@ -107,6 +107,22 @@ def test_what_was_added_to_drawn_scenes_is_not_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "mine.png").read_bytes() == b"mine"
 
 
+def test_drawing_that_is_killed_while_it_replaces_images_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export_scenes(9, out)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(manifest, "move_files", lambda *args, **more: (_ for _ in ()).throw(KeyboardInterrupt))
+        export_scenes(3, out, seed=1)
+    with pytest.raises(ImageError, match="stopped before the end"):  # no labels of images that are not there
+        open_images(out)
+    export_scenes(3, out, seed=1)
+    export_scenes(3, tmp_path / "right", seed=1)
+    written = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (out, tmp_path / "right")]
+    assert written[0] == written[1]
+
+
 def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_scenes(2, tmp_path / "out")
 
