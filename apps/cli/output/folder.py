@@ -148,7 +148,8 @@ def in_place(out: Path | None, outputs: Outputs) -> Iterator[None]:
     if out is None:
         yield
         return
-    from zoo.common.files import only_writer
+    from zoo.common.files import ASIDE, only_writer
+    from zoo.errors import CircuitsError
 
     out = _checked(out)
     with ExitStack() as ends:
@@ -164,8 +165,15 @@ def in_place(out: Path | None, outputs: Outputs) -> Iterator[None]:
                 _Inventory(_Inventory.of(out).files, list(outputs.patterns)).write(out)
             yield
         finally:
-            with _reported(out), _undisturbed():
-                _settle(out)
+            try:
+                with _reported(out), _undisturbed():
+                    _settle(out)
+            except CircuitsError as error:
+                if (out / ASIDE).is_dir():  # without room for the inventory it would pass for ours
+                    raise CircuitsError(
+                        f"{error}; what was there before is in its {ASIDE} until the next run there puts it back"
+                    ) from error
+                raise
 
 
 @contextmanager

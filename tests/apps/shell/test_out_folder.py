@@ -16,8 +16,8 @@ from apps.cli.output.folder import Outputs, in_place
 from apps.cli.registry import COMMANDS, load_command
 from tests.apps.small_runs import RUNS, SmallRun, SmallRuns, at, run
 from tests.apps.terminal import Cli, Ran, is_refused
-from zoo.common.files import INVENTORY, LOCK
-from zoo.errors import CircuitsError
+from zoo.common.files import ASIDE, INVENTORY, LOCK
+from zoo.errors import CircuitsError, FileError
 
 MINE = b"mine"
 FILLED = [name for name in RUNS if load_command(name).keeps_out or load_command(name).fills_out]
@@ -117,6 +117,23 @@ def test_a_second_run_into_one_folder_is_refused_while_the_first_writes(tmp_path
             pool.submit(in_place(tmp_path, replace(outputs, replace=True)).__enter__).result()
         (tmp_path / "a.png").write_bytes(b"ours")
     assert (tmp_path / "a.png").read_bytes() == b"ours" and not (tmp_path / LOCK).exists()
+
+
+def test_a_full_disk_keeps_what_was_set_aside_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.png").write_bytes(MINE)
+    outputs = Outputs(("*.png",), overwrite=True)
+
+    def full(path: Path, text: str) -> None:
+        raise FileError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(CircuitsError, match=rf"No space.*{ASIDE}"):
+        with in_place(tmp_path, outputs):
+            (tmp_path / "a.png").write_bytes(b"ours")
+            patch.setattr("zoo.common.files.write_text_atomically", full)
+    assert not (tmp_path / "mine.png").exists()
+    with pytest.raises(CircuitsError, match="has mine.png, not written by circuits"):  # it is back, and not ours
+        in_place(tmp_path, replace(outputs, overwrite=False)).__enter__()
+    assert (tmp_path / "mine.png").read_bytes() == MINE and not (tmp_path / ASIDE).exists()
 
 
 def test_nothing_is_left_of_a_folder_in_which_nothing_was_done(cli: Cli, tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from apps.processes import child_environment
-from tests.apps.kills import WAYS
+from tests.apps.shell.kills import WAYS
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of a process")
 def test_killed_at_every_file_operation_and_run_again_gives_the_same_files(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.apps.kills", str(tmp_path)],
+        [sys.executable, "-m", "tests.apps.shell.kills", str(tmp_path)],
         env=child_environment(), check=False, capture_output=True, text=True,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
