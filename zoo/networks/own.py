@@ -43,6 +43,8 @@ VARIABLE = "CIRCUITS_OWN_MODELS"
 FORMS = "FILE.py:NAME, PACKAGE.MODULE:NAME or CALLED=FILE.py:NAME"
 INPUT_EXAMPLE = '--input \'{"size": [96, 128], "channels": 1}\''
 _CARD_BYTES = 1 << 24
+_KEY_PARTS = 200
+"""Parts of a dotted key of TOML; the decoder's work grows with their square, and 50,000 hold it for minutes."""
 _KEYS = ("input", "classes", "logits", "output", "axes", "weights")
 
 
@@ -353,6 +355,8 @@ def _card_beside(own: OwnModel) -> Path | None:
 def _read_card(path: Path) -> dict[str, Any]:
     try:
         text = read_text(path, most=_CARD_BYTES)
+        if path.suffix != ".json" and any(line.split("=")[0].count(".") > _KEY_PARTS for line in text.splitlines()):
+            raise ValueError(f"a line has more than {_KEY_PARTS} dots before any =")
         document = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:  # both decoders raise kinds of ValueError
         raise ModelError(f"the card {shorten(path, 200)} cannot be read: {shorten(error, 160)}") from error

@@ -112,7 +112,7 @@ def staged(out: Path | None, outputs: Outputs, within: bool = False) -> Iterator
     _refuse(out, outputs)
     with ExitStack() as ends:
         with _reported(out):
-            ends.enter_context(_made(out))
+            ends.enter_context(_new_folder(out))
             with suppress(FileError), only_writer(out):
                 if not within:  # files of others that a killed run had set aside
                     _settle(out)
@@ -154,7 +154,7 @@ def in_place(out: Path | None, outputs: Outputs) -> Iterator[None]:
     out = _checked(out)
     with ExitStack() as ends:
         with _reported(out):
-            ends.enter_context(_made(out))
+            ends.enter_context(_new_folder(out))
             ends.enter_context(only_writer(out))
             _settle(out)
         others = _refuse(out, outputs)  # none, or those to be replaced
@@ -177,19 +177,19 @@ def in_place(out: Path | None, outputs: Outputs) -> Iterator[None]:
 
 
 @contextmanager
-def _made(out: Path) -> Iterator[None]:
+def _new_folder(out: Path) -> Iterator[None]:
     """The folder is there; where nothing came of it, it goes again, and so do those above it that were made for it."""
     from zoo.common.files import INVENTORY
 
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
         with suppress(OSError):
-            if made and [path.name for path in out.iterdir()] == [INVENTORY] and not _Inventory.of(out).files:
+            if missing and [path.name for path in out.iterdir()] == [INVENTORY] and not _Inventory.of(out).files:
                 (out / INVENTORY).unlink()
-            for folder in made:
+            for folder in missing:
                 folder.rmdir()
 
 

@@ -1,7 +1,7 @@
 """A process that fills a folder of `--out` and is killed at each of its file operations, then runs again.
 
-`python -m tests.apps.shell.kills FOLDER` prints, for each way to fill it, how many operations there are and what was wrong
-after a kill at one of them. A process of its own, without threads, so that it can fork.
+`python -m tests.apps.shell.kills FOLDER` prints, for each way to fill it, how many operations there are
+and what was wrong after a kill at one of them. A process of its own, without threads, so that it can fork.
 """
 
 from __future__ import annotations
