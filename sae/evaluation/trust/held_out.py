@@ -142,10 +142,13 @@ class HeldOut:
         there = torch.stack([(on.sum(dim=0) >= _LEAST_ON) & off.any(dim=0) for _, on, off in halves]).all(dim=0)
         if not bool(there.any()):
             return float("nan"), float("nan")
-        chosen, scored = (agreement(acts, on[:, there], off[:, there]) for acts, on, off in halves)
-        auc = scored.auc.gather(0, chosen.auc.argmax(dim=0)[None])
-        acts, on, _ = halves[1]
-        iou = iou_at(acts, chosen.threshold, on[:, there]).gather(0, chosen.iou.argmax(dim=0)[None])
+        (acts, on, off), (others, others_on, others_off) = halves
+        chosen = agreement(acts, on[:, there], off[:, there])
+        # on the other half only the latents that were chosen, by either
+        units, at = torch.unique(torch.stack([chosen.auc.argmax(dim=0), chosen.iou.argmax(dim=0)]), return_inverse=True)
+        scored = agreement(others[:, units], others_on[:, there], others_off[:, there])
+        auc = scored.auc.gather(0, at[:1])
+        iou = iou_at(others[:, units], chosen.threshold[units], others_on[:, there]).gather(0, at[1:])
         return float(auc.mean()), float(iou.mean())
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import process_time
 from typing import Any
@@ -233,24 +233,20 @@ def metric_table(
             for number in range(seed, seed + seeds):
                 acts = collect(site, training, sampling=fitting(site, training, vectors=vectors, seed=number)).vectors
                 own = _seeded(configs(site.d), number)
-                for kind in kinds:
-                    if kind == "nmf" and float(acts.min()) < 0:
-                        log.warning("%s: nmf is left out, since activations are below zero", site.address)
-                        continue
-                    at = tested
-                    if kind == "random network":
-                        blank = untrained(model, seed=number)
-                        at = tested.seen_by(blank)
-                        some = at.site
-                        sampling = fitting(some, training, vectors=vectors, seed=number)
-                        of = TRAINED, collect(some, training, sampling=sampling).vectors
-                    else:
-                        of = kind, acts
-                    half = None
-                    if scaling and kind not in _OF_FIXED_SIZE and own.latents >= 2:
-                        half = _dictionary_of(*of, replace(own, latents=own.latents // 2), steps, batch_size)
-                    by_kind[kind].append((_dictionary_of(*of, own, steps, batch_size), half, at))
+                sizes = [own] + [replace(own, latents=own.latents // 2)] * (scaling and own.latents >= 2)
+                here = [kind for kind in kinds if kind != "random network"]
+                if "nmf" in here and float(acts.min()) < 0:
+                    log.warning("%s: nmf is left out, since activations are below zero", site.address)
+                    here.remove("nmf")
+                for kind, made in _dictionaries_of(here, acts, sizes, steps, batch_size):
+                    by_kind[kind].append((made, tested))
                     report(len(rows) + sum(map(len, by_kind.values())), total)
+                if "random network" in kinds:
+                    at = tested.seen_by(untrained(model, seed=number))
+                    sampling = fitting(at.site, training, vectors=vectors, seed=number)
+                    seen = collect(at.site, training, sampling=sampling).vectors
+                    for _, made in _dictionaries_of([TRAINED], seen, sizes, steps, batch_size):
+                        by_kind["random network"].append((made, at))
             rows += _measured(layer, by_kind, predicted, seed)
         for number in range(seed, seed + seeds if planted else seed):
             rows += _of_families(kinds, configs, number, steps, batch_size)
@@ -267,8 +263,8 @@ def metric_table(
     )  # fmt: skip
 
 
-_Trained = tuple[Dictionary, Dictionary | None, HeldOut]
-"""A dictionary, one of half its size, and what they are measured on."""
+_Trained = tuple[list[Dictionary], HeldOut]
+"""A dictionary, perhaps one of half its size, and what they are measured on."""
 _OF_FIXED_SIZE = ("channels", "pca", "ica", "nmf")
 
 
@@ -283,10 +279,8 @@ def _of_families(
         config = replace(config, k=4)  # type: ignore[call-arg]  # a parent or two, and their children
     acts, _ = families.sample(50_000, seed)
     rows = []
-    for kind in kinds:
-        if kind in ("random network", "nmf"):  # there is no network, and activations are below zero
-            continue
-        dictionary = _dictionary_of(kind, acts, config, steps, batch_size)
+    here = [kind for kind in kinds if kind not in ("random network", "nmf")]  # no network; activations are below zero
+    for kind, (dictionary,) in _dictionaries_of(here, acts, [config], steps, batch_size):
         values = dict.fromkeys(METRICS, math.nan) | planted_metrics(dictionary, families, seed=seed + 1)
         rows.append(MeasuredDictionary(PLANTED, kind, seed, dictionary.latents, values))
     return rows
@@ -296,21 +290,37 @@ def _seeded(config: SAEConfig, seed: int) -> SAEConfig:
     return replace(config, seed=seed, name=None, lr=config.lr or short_lr(config.latents))
 
 
-def _dictionary_of(kind: str, acts: Tensor, config: SAEConfig, steps: int, batch_size: int) -> Dictionary:
-    """One dictionary of a kind, of vectors `(N, d)`."""
-    if kind in DECOMPOSITIONS:
-        k = getattr(config, "k", None)
-        if k is None:
-            raise SAEError(f"{config.architecture} has no k: the decompositions are compared at equal L0")
-        return decompose(acts.cpu(), kind, k=k, latents=config.latents, seed=config.seed)
-    if kind == "untrained":
-        return untrained_sae(config, acts)
-    if kind == "shuffled data":
-        random = generator(config.seed, CONTROL, 2)
-        acts = torch.stack([column[torch.randperm(len(column), generator=random)] for column in acts.T], dim=1)
-    elif kind != TRAINED:
-        config = replace(config, frozen=kind.removeprefix("frozen "))  # type: ignore[arg-type]
-    return train(acts, config, steps=steps, batch_size=batch_size, seed=config.seed, distributed=False)[0].sae.cpu()
+def _dictionaries_of(
+    kinds: Sequence[str], acts: Tensor, sizes: Sequence[SAEConfig], steps: int, batch_size: int
+) -> Iterator[tuple[str, list[Dictionary]]]:
+    """Dictionaries of each kind of vectors `(N, d)`, one a size; those that learn from the same vectors in one pass."""
+    config, k = sizes[0], getattr(sizes[0], "k", None)
+    learning: list[str] = []
+    for kind in kinds:
+        if kind in DECOMPOSITIONS:
+            if k is None:
+                raise SAEError(f"{config.architecture} has no k: the decompositions are compared at equal L0")
+            some = sizes[:1] if kind in _OF_FIXED_SIZE else sizes
+            yield kind, [decompose(acts.cpu(), kind, k=k, latents=c.latents, seed=c.seed) for c in some]
+        elif kind == "untrained":
+            yield kind, [untrained_sae(c, acts) for c in sizes]
+        else:
+            learning.append(kind)
+    for shuffled in (False, True):
+        group = [kind for kind in learning if (kind == "shuffled data") == shuffled]
+        if not group:
+            continue
+        if shuffled:
+            random = generator(config.seed, CONTROL, 2)
+            acts = torch.stack([column[torch.randperm(len(column), generator=random)] for column in acts.T], dim=1)
+        settings = [
+            c if kind in (TRAINED, "shuffled data") else replace(c, frozen=kind.removeprefix("frozen "))  # type: ignore[arg-type]
+            for kind in group
+            for c in sizes
+        ]
+        runs = train(acts, settings, steps=steps, batch_size=batch_size, seed=config.seed, distributed=False)
+        for i, kind in enumerate(group):
+            yield kind, [run.sae.cpu() for run in runs[i * len(sizes) : (i + 1) * len(sizes)]]
 
 
 def _measured(
@@ -322,12 +332,14 @@ def _measured(
             continue
         preserved: list[dict[str, float]] = [{"kept predictions": math.nan, "loss recovered": math.nan}] * len(pairs)
         if kind != "random network":  # its predictions are of nothing
-            preserved = pairs[0][2].predictions([dictionary for dictionary, _, _ in pairs], most=predicted)
-        for i, (dictionary, half, at) in enumerate(pairs):
+            preserved = pairs[0][1].predictions([dictionary for (dictionary, *_), _ in pairs], most=predicted)
+        for i, ((dictionary, *half), at) in enumerate(pairs):
             values = at.measure(dictionary)
-            if half is not None:
-                values["gain of size"] = 1 - (1 - values["explained variance"]) / at.unexplained(half)
-            others = [matched_cosine(dictionary.write, other.write) for other, *_ in pairs if other is not dictionary]
+            if half:
+                values["gain of size"] = 1 - (1 - values["explained variance"]) / at.unexplained(half[0])
+            others = [
+                matched_cosine(dictionary.write, other.write) for (other, *_), _ in pairs if other is not dictionary
+            ]
             values |= {**preserved[i], "stability": sum(others) / len(others)}
             rows.append(MeasuredDictionary(layer, kind, seed + i, dictionary.latents, values))
     return rows

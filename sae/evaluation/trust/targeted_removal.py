@@ -97,23 +97,26 @@ class Concepts:
 
     def _of(self, concept: _Concept, dictionary: Dictionary) -> float:
         choose, score = concept.sets
-        lengths = dictionary.write.norm(dim=1)
-        fall = (_summed(choose[0], dictionary) - _summed(choose[1], dictionary)) * lengths
-        order = fall.argsort(descending=True)
-        best = max(COUNTS, key=lambda n: self._share(choose, dictionary, order[:n]))
-        return self._share(score, dictionary, order[:best])
+        latents = [dictionary.encode(_rows(run.acts)) for run in choose]
+        fall = (latents[0].sum(dim=0) - latents[1].sum(dim=0)) / len(choose[0].acts) * dictionary.write.norm(dim=1)
+        order = fall.argsort(descending=True)[: max(COUNTS)]
 
-    def _share(self, runs: tuple[_Run, _Run, _Run], dictionary: Dictionary, removed: Tensor) -> float:
-        here, without, other = runs
-        wrong = (self._edited(here, dictionary, removed) - without.scores).square().sum()
-        damage = (self._edited(other, dictionary, removed) - other.scores).square().sum()
-        return 1 - float((wrong + damage) / (here.scores - without.scores).square().sum())
+        def share(runs: tuple[_Run, _Run, _Run], latents: Sequence[Tensor], count: int) -> float:
+            here, without, other = runs
+            rows = dictionary.write[order[:count]]
+            wrong = (self._edited(here, latents[0][:, :count] @ rows) - without.scores).square().sum()
+            damage = (self._edited(other, latents[1][:, :count] @ rows) - other.scores).square().sum()
+            return 1 - float((wrong + damage) / (here.scores - without.scores).square().sum())
 
-    def _edited(self, run: _Run, dictionary: Dictionary, removed: Tensor) -> Tensor:
-        rows = _rows(run.acts)
-        part = dictionary.encode(rows)[:, removed] @ dictionary.write[removed]
+        to_choose = latents[0][:, order], latents[2][:, order]
+        best = max(COUNTS, key=lambda count: share(choose, to_choose, count))
+        to_score = [dictionary.encode(_rows(run.acts))[:, order] for run in (score[0], score[2])]
+        return share(score, to_score, best)
+
+    def _edited(self, run: _Run, removed: Tensor) -> Tensor:
+        """Class scores with `removed` `(positions, d)` taken off the activations."""
         n, _, *size = run.acts.shape
-        after = (rows - part).view(n, *size, -1).movedim(-1, 1)
+        after = (_rows(run.acts) - removed).view(n, *size, -1).movedim(-1, 1)
         return self._rest.scores(after.contiguous().to(run.acts), run.context)
 
 
@@ -126,8 +129,3 @@ def _drawn(source: str, spec: InputSpec) -> Tensor:
 
 def _rows(acts: Tensor) -> Tensor:
     return acts.movedim(1, -1).flatten(0, -2).cpu()
-
-
-def _summed(run: _Run, dictionary: Dictionary) -> Tensor:
-    """Latents `(m,)`, summed over positions, mean over images."""
-    return dictionary.encode(_rows(run.acts)).sum(dim=0) / len(run.acts)
