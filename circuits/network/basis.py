@@ -33,11 +33,19 @@ def reads_linearly(basis: Basis) -> bool:
 
 
 def basis_digest(basis: Basis) -> str:
-    """SHA-256 of what a basis reads and writes: which one it is."""
-    total = hashlib.sha256()
-    for rows in (basis.read, basis.write):
-        total.update(rows.detach().cpu().float().contiguous().numpy().tobytes())
+    """SHA-256 of what a basis reads, writes and encodes by: which one it is.
+
+    A basis whose `encode` rests on more than its directions, such as biases, has a method `identity()` that gives it,
+    tensors and settings by name.
+    """
+    total = hashlib.sha256(_bytes(basis.read) + _bytes(basis.write))
+    for name, value in sorted(getattr(basis, "identity", dict)().items()):
+        total.update(name.encode() + (_bytes(value) if isinstance(value, Tensor) else repr(value).encode()))
     return total.hexdigest()
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.detach().cpu().float().contiguous().numpy().tobytes()
 
 
 @dataclass(frozen=True, eq=False)

@@ -515,6 +515,12 @@ class SAE(nn.Module):
         )
         return F.linear(x if self.input_bias is None else x - self.input_bias, encoder, bias)
 
+    def identity(self) -> dict[str, Any]:
+        """All that `encode` and `decode` rest on, equal for an SAE and its file: tensors for raw inputs, settings."""
+        state, shared = self.folded().state_dict(), SAEConfig.__dataclass_fields__
+        own = {name: value for name, value in self.config.to_dict().items() if name not in shared or name == "kind"}
+        return own | {name: state[name] for name in (*self.tensor_names, "skip") if name in state}
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(d={self.d}, {self.config})"
 

@@ -218,6 +218,10 @@ class OnBranch:
         """The reconstruction `(width,)` when no latent is active, zero outside the branch."""
         return self._padded(self.sae.offset[None])[0]
 
+    def identity(self) -> dict[str, Any]:
+        """That of the SAE."""
+        return self.sae.identity()
+
     def encode(self, acts: Tensor) -> Tensor:
         """Latents `(N, m)` of the layer's activations `(N, width)`."""
         return self.sae.encode(acts[:, self.channels])

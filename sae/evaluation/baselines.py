@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,6 +67,10 @@ class DirectionDictionary:
     def latents(self) -> int:
         """Number of directions m."""
         return len(self.write)
+
+    def identity(self) -> dict[str, Any]:
+        """What `encode` rests on beside the directions."""
+        return {"mean": self.mean, "k": self.k, "gain": self.gain}
 
     def encode(self, acts: Tensor) -> Tensor:
         """Latents `(N, m)`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ import torch.nn.functional as F
 import circuits
 import sae
 from circuits.errors import CircuitsError
+from circuits.network.basis import basis_digest
 from sae.architectures.base import ARCHITECTURES, config_from_dict
 from tests import nets
-from tests.sae.planted import ARCHITECTURES as CONFIGS, acts, name_of, scrambled
+from tests.sae.planted import ARCHITECTURES as CONFIGS, TRANSCODERS, acts, name_of, scrambled
 
 every = pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 
@@ -61,6 +64,28 @@ def test_folding_mean_and_scale_changes_no_bit(config: sae.SAEConfig) -> None:
     assert folded.metadata["input"]["mean"] == model.mean.tolist() and folded.metadata["input"]["folded"]
     assert "input" not in model.metadata and float(model.scale) == pytest.approx(1.7)
     assert folded.folded().metadata == folded.metadata
+
+
+@pytest.mark.parametrize(
+    "config", [*CONFIGS, *(dataclasses.replace(c, kind="skip-transcoder") for c in TRANSCODERS)], ids=name_of
+)
+def test_two_that_encode_or_decode_differently_have_two_digests(config: sae.SAEConfig, tmp_path: Path) -> None:
+    model = scrambled(config)
+    digest = basis_digest(model)
+    assert digest == basis_digest(model.folded()) == basis_digest(sae.load(sae.save(tmp_path / "same", model)))
+    used = [name for name in (*model.tensor_names, "skip") if getattr(model, name) is not None]
+    for name in used:
+        other = copy.deepcopy(model)
+        getattr(other, name).data += 0.1
+        assert basis_digest(other) != digest, name
+    for name, value in (("k", 6), ("group", 1)):
+        if hasattr(config, name):
+            other = copy.deepcopy(model)
+            other.config = dataclasses.replace(config, **{name: value})
+            assert basis_digest(other) != digest, name
+    other = copy.deepcopy(model)
+    other.config = dataclasses.replace(config, lr=1.0, seed=5, name="another")  # of the training alone
+    assert basis_digest(other) == digest
 
 
 @every
