@@ -34,7 +34,7 @@ def read_directions(model: Model, layer: str, basis: str | None, indices: Sequen
     if not reads_linearly(dictionary):
         raise GraphError(
             f"a latent of {layer}~{basis} reads what others have left of the activations, so that no weights lead into "
-            "it: attribute it on images"
+            "it: attribute it on images (circuits.attribute)"
         )
     return dictionary.read[list(indices)].detach().to(model.dtype)
 

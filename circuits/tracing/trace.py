@@ -314,7 +314,7 @@ class _Step:
         except GraphError as error:
             graph = self.model.graph
             if self.by == "weights":
-                raise GraphError(f"{error}; by='attribution' needs no kernels") from error
+                raise GraphError(f"{error}; trace with by='attribution', which needs no kernels") from error
             if graph is not None:  # raises without a path; where there is no graph the gradient shows it
                 graph.between(self.model.node(self.layer), self.model.node(self.frontier.units[0].layer))
             return None

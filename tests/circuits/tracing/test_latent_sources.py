@@ -193,7 +193,7 @@ def test_what_is_not_worked_out_for_latents_is_refused(message: str, options: di
 def test_behind_a_pool_latents_are_traced_by_attribution() -> None:
     model, images, _ = prepared(pool=True)
     target = active_unit(model, images, "4")
-    with pytest.raises(CircuitsError, match="after a pool, but latents are of 1; by='attribution'"):
+    with pytest.raises(CircuitsError, match="after a pool, but latents are of 1; trace with by='attribution'"):
         circuits.trace(model, target, images=images, layers=["1~p"])
     circuit = circuits.trace(model, target, images=images, layers=["1~p"], by="attribution")
     channels = circuits.trace(model, target, images=images, layers=["1"], by="attribution")
@@ -232,12 +232,14 @@ def test_a_pursuit_is_attributed_as_it_runs_and_has_no_weights_into_it() -> None
     assert leaf.grad is not None
     torch.testing.assert_close(result.values[0], (leaf * leaf.grad)[0].detach(), rtol=1e-4, atol=1e-6)
     assert circuits.trace(model, target, images=images, layers=["1"]).edges
-    for refused in (
-        lambda: circuits.expanded_weights(model, source="1", target=target),
-        lambda: circuits.attribute(model, images, source="1", target=target, method="weight*act"),
-        lambda: circuits.trace(model, target, images=images, layers=["1"], by="weights"),
-        lambda: geometry(dictionary),
+    weights = {"source": "1", "target": target}
+    for refused, advice in (
+        (lambda: circuits.expanded_weights(model, **weights), "circuits.attribute"),
+        (lambda: circuits.attribute(model, images, **weights, method="weight*act"), "circuits.attribute"),
+        (lambda: circuits.trace(model, target, images=images, layers=["1"], by="weights"), "by='attribution'"),
+        (lambda: geometry(dictionary), "geometry.sae.write"),
     ):
-        with pytest.raises(CircuitsError, match="others have left"):
+        with pytest.raises(CircuitsError, match=f"others have left.*{advice}"):
             refused()
+    assert circuits.trace(model, target, images=images, layers=["1"], by="attribution").edges
     assert geometry(dictionary.write).dimensions == 5

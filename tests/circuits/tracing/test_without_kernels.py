@@ -171,7 +171,7 @@ def test_a_network_that_branches_on_its_activations_is_wrapped_and_read(images: 
     torch.testing.assert_close(circuits.capture(model, images, at="b")["b"], right)
     with pytest.raises(CircuitsError, match="did not run"):
         circuits.capture(model, torch.zeros(1, 3, 24, 24), at="b")
-    with pytest.raises(CircuitsError, match="takes another branch.*by='attribution' needs no kernels"):
+    with pytest.raises(CircuitsError, match="takes another branch.*by='attribution', which needs no kernels"):
         circuits.trace(model, "head:0", images=images, by="weights")
     assert model.trunk == ["a", "b", "head"]
     traced = circuits.trace(model, "head:0", images=images, by="attribution", width=8)
