@@ -163,10 +163,15 @@ def fitting(site: Site, inputs: Any, *, vectors: int, seed: int = 0) -> Sampling
         seed: of the sample.
     """
     whole("vectors", vectors)
-    some = site.blocks(chosen(inputs, range(min(len(inputs), 4))), batch_size=4)
-    positions = max(math.prod(block.acts.shape[1:-1]) for block in some)
+    positions = positions_of(site, inputs)
     each = max(1, vectors // max(1, len(inputs)))
     return Sampling(seed=seed) if each >= positions else Sampling(each, seed=seed)
+
+
+def positions_of(site: Site, inputs: Any) -> int:
+    """How many positions an input has; texts are of different lengths: of the longest of the first four."""
+    some = site.blocks(chosen(inputs, range(min(len(inputs), 4))), batch_size=4)
+    return max(math.prod(block.acts.shape[1:-1]) for block in some)
 
 
 def opened(site: Site, inputs: Any) -> Any:

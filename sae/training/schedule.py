@@ -10,6 +10,10 @@ from sae.errors import SAEError
 REFERENCE_LR, REFERENCE_LATENTS = 2e-4, 2**14
 
 
+MOST_STEPS = 1000
+"""Of a training of minutes."""
+
+
 def default_lr(latents: int) -> float:
     """`2e-4 * sqrt(2^14 / m)`: the best rate falls with the root of the number of latents (Gao et al. 2024)."""
     return REFERENCE_LR * math.sqrt(REFERENCE_LATENTS / latents)
@@ -22,6 +26,26 @@ def short_lr(latents: int) -> float:
     """
     rate: float = 1e-3 * (REFERENCE_LATENTS / latents) ** 0.5
     return rate
+
+
+def short_size(d: int) -> tuple[int, int]:
+    """Latents, and how many of them are active, of an SAE of `d` channels that is trained for minutes.
+
+    Eight latents a channel, at most 4,096; one active for 16 channels, from 4 to 32.
+
+    >>> short_size(512), short_size(48)
+    ((4096, 32), (384, 4))
+    """
+    return min(4096, 8 * d), min(32, max(4, d // 16))
+
+
+def short_steps(vectors: int) -> int:
+    """Steps of a training of minutes: 1,000, or fewer where more would learn few vectors by heart.
+
+    >>> short_steps(361_620), short_steps(6_400), short_steps(900)
+    (1000, 400, 100)
+    """
+    return min(MOST_STEPS, max(100, vectors // 16))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sae.data.activations import Sampling
     from sae.distributed import Ranks
     from sae.evaluation.metrics import Reconstruction
-    from sae.training.settings import TrainingSettings
+    from sae.training.settings import ResolvedSettings, TrainingSettings
     from sae.training.train import Run
 
 
@@ -105,16 +105,17 @@ class TrainSAE(ModelOptions):
     """What is learned: sae, transcoder, or skip-transcoder (with a linear map beside the latents)."""
     patch: int | None = None
     """Of a transcoder of a CNN: positions along each side of the window that it reads; by default all that count."""
-    latents: int = 4096
-    """Number of latents."""
+    latents: int | None = None
+    """Number of latents; by default eight a channel, at most 4096."""
     k: int | None = None
-    """Active latents per position, where the architecture has that setting (32 by default)."""
+    """Active latents per position, where the architecture has that setting; by default one for 16 channels, from 4
+    to 32."""
     penalty: float | None = None
     """Weight of the sparsity penalty, where the architecture has one: relu, gated, jumprelu, p_annealing."""
     sweep: tuple[str, ...] = ()
     """Settings to vary, every combination trained on the same stream: k=16,32 latents=2048,4096 seed=0,1."""
-    steps: int = 1000
-    """Training steps."""
+    steps: int | None = None
+    """Training steps; by default 1,000, or fewer where there are few vectors, which more steps would learn by heart."""
     batch_size: int = 4096
     """Positions per step, of each process."""
     lr: float | None = None
@@ -151,17 +152,23 @@ class TrainSAE(ModelOptions):
             return self._train(session, claims, out, ranks)
 
     def _train(self, session: Session, claims: contextlib.ExitStack, out: Path, ranks: Ranks) -> CommandResult:
-        from sae.data.activations import Sampling, about
+        from sae.data.activations import Sampling, about, positions_of
+        from sae.data.site import widths_of
         from sae.formats import save
         from sae.formats.save_load import check_folder
 
         elapsed = clock()
-        configs = self._configs()
         sampling = Sampling(self.per_input, self.sampling, self.margin, self.seed)
+        if self.latents is not None:
+            self._configs(self.latents)  # what is wrong with them is said before a network is loaded
         site = site_at(self, self.address, named_by_user=True, patch=self.patch)
         sources = self.images if self.text is None else (self.text,)
         inputs = inputs_for(str(site.metadata["model"]), sources, self.limit, self.seed)
         training, held_out = split(inputs.data, self.held_out, self.seed)
+        d, available = (widths_of(site) or (site.d,))[-1], len(training) * positions_of(site, training)
+        if self.per_input is not None:
+            available = min(available, len(training) * self.per_input)
+        configs, settings = self._configs(d), self._settings(available)
         if len(configs) == 1:
             check_folder(out)
         # the first rank alone writes there: the others begin once it has the folder, or end with its reason
@@ -177,7 +184,7 @@ class TrainSAE(ModelOptions):
         from sae.training.train import run_names, train
 
         folders = [out] if len(configs) == 1 else [out / name for name in run_names(configs)]
-        finished = [] if self.replace else self._finished(folders, configs, metadata, ranks.world)
+        finished = [] if self.replace else self._finished(folders, configs, settings, metadata, ranks.world)
         if (folder / _REPORTS).exists():  # what wrote them was killed before all of the SAE's files were there
             finished = []
         if finished:
@@ -186,14 +193,13 @@ class TrainSAE(ModelOptions):
             stream = self._stream(site, training, sampling, session, ranks)
             with session.progress(f"training on {site.address}") as report, _checkpointed(folder):
                 runs = train(
-                    stream, configs, settings=self._settings(), checkpoint=folder / "checkpoint.safetensors",
+                    stream, configs, settings=settings, checkpoint=folder / "checkpoint.safetensors",
                     checkpoint_every=200, log_file=folder / _REPORTS, metadata=metadata, **reporting(report),
                 )  # fmt: skip
         if not ranks.first:
             raise SystemExit  # the first one evaluates, saves and prints
         seconds = elapsed()
         from sae.data.activations import collect
-        from sae.data.site import widths_of
         from sae.evaluation.metrics import reconstruction
         from zoo.common.files import write_atomically
 
@@ -215,6 +221,7 @@ class TrainSAE(ModelOptions):
             "site": site.address,
             "d": site.d,
             "inputs": {"training": len(training), "held_out": 0 if held_out is None else len(held_out)},
+            "recipe": self._recipe(configs[0], settings, d, available),
             "seconds": round(seconds, 2),
             "made": not finished,
             "runs": [
@@ -233,12 +240,31 @@ class TrainSAE(ModelOptions):
             for run in runs:
                 console.print(Text.assemble((run.name, "bold"), f"  {run.status}, {run.samples:,} vectors"))
                 console.print(reconstructions_table(reconstructions[run.name]))
+            if document["recipe"]:
+                console.print(Text(document["recipe"], style="dim"))
             time = "was there already" if finished else f"{seconds:.0f} s"
             width = f"{site.d}" if widths is None else f"{widths[0]} to {widths[1]}"
             console.print(Text(f"{time}; {width} channels, {len(training)} {input_kind(site)}", style="dim"))
             show_next(console, self.follow_up("sae", "eval", folders[0]))
 
         return CommandResult(document, show)
+
+    def _recipe(self, config: SAEConfig, settings: TrainingSettings, d: int, vectors: int) -> str:
+        """What was chosen for this layer and these vectors, and why; what was asked for is not named."""
+        from sae.training.schedule import MOST_STEPS
+
+        swept = {text.partition("=")[0].strip() for text in self.sweep}
+        chosen = {
+            "latents": f"{config.latents} latents, eight a channel up to 4096",
+            "k": f"k={getattr(config, 'k', None)}, one for 16 of {d} channels, from 4 to 32",
+            "steps": f"{settings.steps} steps for about {vectors:,} vectors: more would learn them by heart",
+        }
+        if (settings.steps or 0) >= MOST_STEPS:
+            chosen["steps"] = f"{settings.steps} steps, which about {vectors:,} vectors are enough for"
+        return "; ".join(
+            reason for name, reason in chosen.items()
+            if getattr(self, name) is None and name not in swept and (name != "k" or hasattr(config, "k"))
+        )  # fmt: skip
 
     def _check(self) -> None:
         self.check_least("latents", "steps", "batch_size", "per_input", "k", "patch")
@@ -268,16 +294,22 @@ class TrainSAE(ModelOptions):
             raise UsageError(f"--out {out} holds an SAE, not a sweep: {_ADVICE}")
         return out
 
-    def _settings(self) -> TrainingSettings:
+    def _settings(self, vectors: int) -> TrainingSettings:
+        from sae.training.schedule import short_steps
         from sae.training.settings import TrainingSettings
 
         return TrainingSettings(
-            steps=self.steps, lr=self.lr, precision=self.precision, seed=self.seed, batch_size=self.batch_size
-        )
+            steps=self.steps or short_steps(vectors),
+            lr=self.lr,
+            precision=self.precision,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )  # fmt: skip
 
     def _finished(
-        self, folders: Sequence[Path], configs: Sequence[SAEConfig], metadata: Mapping[str, Any], processes: int
-    ) -> list[Run]:
+        self, folders: Sequence[Path], configs: Sequence[SAEConfig], settings: TrainingSettings,
+        metadata: Mapping[str, Any], processes: int,
+    ) -> list[Run]:  # fmt: skip
         """The runs of an earlier training with the same settings; none where not all of its SAEs are there.
 
         Raises:
@@ -294,17 +326,19 @@ class TrainSAE(ModelOptions):
                 run = load_run(folder)
             except FormatError as error:
                 raise UsageError(f"{error}: {_ADVICE}") from error
-            if other := self._differences(run, config, metadata, processes):
+            if other := self._differences(run, config, settings.resolved(self.batch_size * processes), metadata):
                 raise UsageError(f"--out {folder} holds an SAE trained with {', '.join(other[:4])}: {_ADVICE}")
             runs.append(run)
         return runs if len(runs) == len(folders) else []
 
-    def _differences(self, run: Run, config: SAEConfig, metadata: Mapping[str, Any], processes: int) -> list[str]:
+    def _differences(
+        self, run: Run, config: SAEConfig, resolved: ResolvedSettings, metadata: Mapping[str, Any]
+    ) -> list[str]:
         """In what a run differs from the one that was asked for."""
         from sae.training.settings import flattened
         from zoo.errors import shorten
 
-        settings = self._settings().resolved(self.batch_size * processes).stored(())
+        settings = resolved.stored(())
         del settings["configs"]
         wanted = flattened({"config": config.to_dict(), "settings": settings, "metadata": metadata})
         former = flattened(
@@ -349,8 +383,8 @@ class TrainSAE(ModelOptions):
         except Timeout as error:
             raise UsageError(f"another training is writing {out}; wait for it, or give another --out") from error
 
-    def _configs(self) -> list[SAEConfig]:
-        """The configurations asked for; `--sweep architecture=topk,gated` takes the others for each architecture."""
+    def _configs(self, d: int) -> list[SAEConfig]:
+        """The configurations asked for at `d` channels; `--sweep architecture=topk,gated` takes the others for each."""
         rest = [text for text in self.sweep if text.partition("=")[0].strip() != "architecture"]
         listed = [text.partition("=")[2] for text in self.sweep if text not in rest]
         if len(listed) > 1:
@@ -358,19 +392,19 @@ class TrainSAE(ModelOptions):
         names = [name.strip() for name in listed[0].split(",")] if listed else [self.architecture]
         if len(set(names)) < len(names):
             raise UsageError(f"--sweep architecture={listed[0]} names one twice")
-        return [config for name in names for config in self._configs_of(name, rest)]
+        return [config for name in names for config in self._configs_of(name, rest, d)]
 
-    def _configs_of(self, architecture: str, swept: Sequence[str]) -> list[SAEConfig]:
+    def _configs_of(self, architecture: str, swept: Sequence[str], d: int) -> list[SAEConfig]:
         from sae.architectures.base import ARCHITECTURES, config_from_dict
-        from sae.training.schedule import short_lr
+        from sae.training.schedule import short_lr, short_size
         from sae.training.sweeps import parse, sweep
 
-        kind = ARCHITECTURES[architecture].Config
+        kind, (latents, k) = ARCHITECTURES[architecture].Config, short_size(d)
         settings: dict[str, Any] = {
-            "architecture": architecture, "latents": self.latents, "seed": self.seed, "kind": self.kind,
+            "architecture": architecture, "latents": self.latents or latents, "seed": self.seed, "kind": self.kind,
         }  # fmt: skip
         if self.k is not None or "k" in kind.__dataclass_fields__:
-            settings["k"] = min(self.k or 32, self.latents) if self.k is None else self.k
+            settings["k"] = min(k, settings["latents"]) if self.k is None else self.k
         if self.penalty is not None:
             if not kind.penalty_weight:
                 raise UsageError(f"--penalty: {architecture} has no sparsity penalty")

@@ -238,15 +238,15 @@ def metric_table(
                 if "nmf" in here and float(acts.min()) < 0:
                     log.warning("%s: nmf is left out, since activations are below zero", site.address)
                     here.remove("nmf")
-                for kind, made in _dictionaries_of(here, acts, sizes, steps, batch_size):
-                    by_kind[kind].append((made, tested))
+                for kind, sized in _dictionaries_of(here, acts, sizes, steps, batch_size):
+                    by_kind[kind].append((sized, tested))
                     report(len(rows) + sum(map(len, by_kind.values())), total)
                 if "random network" in kinds:
                     at = tested.seen_by(untrained(model, seed=number))
                     sampling = fitting(at.site, training, vectors=vectors, seed=number)
                     seen = collect(at.site, training, sampling=sampling).vectors
-                    for _, made in _dictionaries_of([TRAINED], seen, sizes, steps, batch_size):
-                        by_kind["random network"].append((made, at))
+                    for _, sized in _dictionaries_of([TRAINED], seen, sizes, steps, batch_size):
+                        by_kind["random network"].append((sized, at))
             rows += _measured(layer, by_kind, predicted, seed)
         for number in range(seed, seed + seeds if planted else seed):
             rows += _of_families(kinds, configs, number, steps, batch_size)

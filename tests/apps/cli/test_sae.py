@@ -18,6 +18,7 @@ import circuits
 import sae
 from apps.processes import child_environment
 from circuits.dataset.scan_results import read_scan
+from sae.formats.save_load import load_run
 from tests.apps.terminal import Cli, is_refused, process, written
 
 PICTURES = ("--images", "scenes:60")
@@ -44,6 +45,17 @@ def test_an_sae_is_trained_and_says_what_it_is(trained: Path) -> None:
     assert loaded.metadata["layer"] == "mixed3b" and loaded.metadata["data"]["held_out"] == 0.1
     reports = [json.loads(line) for line in (trained / "reports.jsonl").read_text().splitlines()]
     assert reports[-1]["step"] == 60
+
+
+def test_without_options_the_recipe_is_of_the_layer_and_of_the_data_and_says_why(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("sae", "train", "scenes/mixed3b", "--images", "scenes:30", "--batch-size", "64", "--out", tmp_path / "s")
+    assert ran.code == 0, ran.err
+    loaded = load_run(tmp_path / "s")
+    assert (loaded.sae.latents, loaded.sae.config.k, loaded.steps) == (8 * 48, 4, 27 * 8 * 8 // 16)  # type: ignore[attr-defined]
+    for reason in ("384 latents, eight a channel", "k=4, one for 16 of 48", "108 steps for about 1,728 vectors"):
+        assert reason in " ".join(ran.out.split())
+    swept = ("--sweep", "latents=8,16", "--k", "2", "--steps", "2", "--batch-size", "64", "--out", tmp_path / "sweep")
+    assert cli("sae", "train", "scenes/mixed3b", "--images", "scenes:4", *swept, "--json").json["recipe"] == ""
 
 
 def test_the_held_out_pictures_were_not_trained_on(cli: Cli, trained: Path) -> None:
