@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -114,8 +115,13 @@ def check_classes(model: Model) -> None:
 
 
 def class_names(model: Model) -> tuple[str, ...]:
-    """Names of the classes, those of the class scores' addresses where they have none."""
-    return tuple(class_name(model, i) for i in range(model.layer("logits").channels))
+    """Names of the classes, those of the class scores' addresses where they have none; none twice.
+
+    Two classes of one name (ImageNet has two cranes) have their numbers behind it: tables are kept by name.
+    """
+    names = [class_name(model, i) for i in range(model.layer("logits").channels)]
+    count = Counter(names)
+    return tuple(name if count[name] == 1 else f"{name} ({i})" for i, name in enumerate(names))
 
 
 def chosen_classes(

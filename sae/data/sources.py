@@ -22,8 +22,8 @@ class Sources:
 
     Maps of several sizes are brought to the smallest of them: each of its positions gets the mean of the positions of
     the larger map that it covers (adaptive average pooling, exact where the sizes divide). Positions of different maps
-    are taken to lie over each other by their share of the image, not by their receptive fields. Texts need sites with
-    the same tokens.
+    are taken to lie over each other by their share of the image as its network crops it, not by their receptive fields.
+    Texts need sites with the same tokens.
 
     Args:
         sites: of images (`VisionSite`) or of texts (`LanguageSite`), of one network or of several.

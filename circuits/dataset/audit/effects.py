@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuits.attribution.class_scores import class_name
+from circuits.attribution.class_scores import class_names
 from circuits.common.statistics import Estimate, midranks
 from circuits.dataset.audit.evidence import Evidence, Levels, baseline_for, levels_of, margin_of
 from circuits.dataset.audit.results import Effect, Split
@@ -171,9 +171,9 @@ class HeldOut:
                 acts = edits.pop(self.source.layer)(batch.acts)
                 scores = ablation.segment.respond(acts, batch.context, edits)
                 rows.append(scores.flatten(2).mean(2).argmax(1).cpu())
-        removed = torch.cat(rows).numpy()
+        removed, names = torch.cat(rows).numpy(), class_names(self.model)
         return {
-            class_name(self.model, c): (float((answers[of] == c).mean()), float((removed[of] == c).mean()))
+            names[c]: (float((answers[of] == c).mean()), float((removed[of] == c).mean()))
             for c in np.unique(labels).tolist()
             if (of := labels == c).any()
         }

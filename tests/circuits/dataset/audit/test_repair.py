@@ -300,3 +300,10 @@ def test_a_last_layer_is_not_trained_on_images_of_one_class(model: circuits.Mode
 def test_a_class_that_a_layer_gives_nothing_has_no_units_in_it(model: circuits.Model) -> None:
     result = circuits.audit(model, images(), labels=LABELS.tolist(), layers=["aside"], random=3, steps=2)
     assert [c.n_units for c in result.classes] == [{}, {}] and not result.suspects
+
+
+def test_two_classes_of_one_name_are_two() -> None:
+    cranes = circuits.wrap(Leaning().eval(), input=circuits.InputSpec(size=6), classes=["crane", "crane"])
+    result = repaired(cranes, ["relu:2"])
+    assert list(result.before.classes) == ["crane (0)", "crane (1)"]
+    assert np.mean(list(result.before.classes.values())) == pytest.approx(result.before.accuracy, abs=0.02)
