@@ -27,6 +27,7 @@ from sae.data.streams import DEFAULT_BATCH
 from sae.errors import FormatError, SAEError, shorten
 from zoo.common.reading import Count, Digest, Expected, Positive
 from zoo.common.stored import Stored, sha256
+from zoo.errors import FileError
 from zoo.progress import Progress, reporter
 
 SCHEMA = 1
@@ -226,8 +227,15 @@ def store(
         "schema": SCHEMA, "kind": KIND, "metadata": metadata, "axes": list(site.axes), "dtype": dtype, "d": site.d,
         "inputs": len(inputs), "shards": [],
     }  # fmt: skip
-    own.mkdir(parents=True, exist_ok=True)
-    with FileLock(own / ".lock"):
+    lock = FileLock(own / ".lock")
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire()
+    except OSError as error:
+        raise FileError(
+            f"cannot write into {shorten(folder, 200)}: {error.strerror or error}; give a folder"
+        ) from error
+    with held:
         existing = open_shards(own) if (own / MANIFEST).exists() else None
         if existing is not None:
             if existing.complete:

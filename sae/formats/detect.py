@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sae.errors import FormatError, shorten
-from zoo.common.reading import check_regular, open_file, read_text
+from zoo.common.reading import check_archive, check_regular, open_file, read_text
 
 _CONFIG_BYTES = 1 << 24
 
@@ -96,6 +96,7 @@ def read_torch(path: Path) -> Any:
         raise FormatError(f"there is no {path.name}")
     try:
         with open_file(path) as file:
+            check_archive(file)
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "damaged, or holds Python objects; these are never unpickled here. Save its state_dict() instead"

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import stat
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from io import BufferedReader
@@ -20,6 +21,9 @@ import msgspec
 
 DOCUMENT_BYTES = 1 << 28
 """Largest document that is read whole: 256 MB; the index of a sweep of ten thousand units takes 60."""
+
+_TABLE_BYTES = 1 << 23
+"""Largest table of tensors in a PyTorch file: a tensor takes some 100 bytes of it, and read, a byte may take 500."""
 
 T = TypeVar("T")
 
@@ -66,6 +70,22 @@ def check_regular(path: str | os.PathLike[str]) -> None:
         OSError: as `open_file` does.
     """
     open_file(path).close()
+
+
+def check_archive(file: BufferedReader) -> None:
+    """Refuse a PyTorch file that asks for far more memory than it has bytes: 10 KB of compressed marks took 5 GB.
+
+    Raises:
+        ValueError: a part is compressed, which `torch.save` does not do, or the table of tensors is too large.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            for part in archive.infolist():
+                if part.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError("its parts are compressed")
+                if part.filename.endswith(".pkl") and part.file_size > _TABLE_BYTES:
+                    raise ValueError(f"its table of tensors has {part.file_size / 1e6:.0f} MB")
+    file.seek(0)
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = DOCUMENT_BYTES) -> bytes:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from zoo.cards import Card, WeightsFile
 from zoo.common.files import home, write_atomically
-from zoo.common.reading import LARGEST_WEIGHT, check_regular, open_file
+from zoo.common.reading import LARGEST_WEIGHT, check_archive, check_regular, open_file
 from zoo.common.stored import sha256
 from zoo.errors import FileError, WeightsError, nearest, shorten
 from zoo.progress import Progress
@@ -205,6 +205,7 @@ def read(path: Path) -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         with open_file(path) as content:
+            check_archive(content)
             return _state_in(torch.load(content, map_location="cpu", weights_only=True), path)
     except pickle.UnpicklingError as error:
         raise WeightsError(

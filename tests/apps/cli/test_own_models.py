@@ -23,7 +23,8 @@ import circuits
 import sae
 from apps.cli.common import loading_code
 from apps.cli.main import main
-from circuits.errors import ModelError
+from circuits.errors import CircuitsError, ModelError
+from sae.data.disk_shards import store
 from tests.apps.terminal import ROOT, Cli, is_refused
 from zoo.cards import CARDS
 from zoo.networks import own
@@ -434,3 +435,18 @@ def test_one_head_of_several_is_opened_by_figures_and_the_explorer(
     refused = cli("explain", "heads/conv2:1", "--store", "store")
     options = shlex.split(refused.err.partition(" give ")[2])
     assert options[options.index("--output") + 1] == output
+
+
+def test_a_card_of_one_endless_key_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "net.card.toml").write_text(".".join("a" * 50_000) + " = 1\n")
+    with pytest.raises(ModelError, match="more than 200 dots"):
+        own._read_card(tmp_path / "net.card.toml")
+
+
+def test_activations_are_kept_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    site = sae.VisionSite(circuits.load("scenes"), "conv2d0")
+    for name in ("file", "loop", "file/below"):
+        with pytest.raises(CircuitsError, match=r"cannot write into .*; give a folder"):
+            store(site, "scenes:2", tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from zoo.common.reading import Count, Expected, check_arrays, fits, open_file, parse_json, read_bytes, read_json
+from zoo.errors import WeightsError
+from zoo.weights.loading import read
 
 
 def test_pipes_devices_and_folders_are_refused_at_once(tmp_path: Path) -> None:
@@ -99,3 +102,14 @@ def test_arrays_that_are_something_else_are_a_value_error(make, a, b, message) -
         check_arrays({"a": make(a), "b": make(b)}, EXPECTED)
     with pytest.raises(ValueError, match="it holds no b"):
         check_arrays({"a": make([[0.5, 1.0]])}, EXPECTED)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_small_pytorch_file_that_asks_for_gigabytes_is_refused(compressed: bool, tmp_path: Path) -> None:
+    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", kind) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + b"(" * 10_000_000)
+    with pytest.raises(WeightsError, match="parts are compressed" if compressed else "table of tensors has 10 MB"):
+        read(tmp_path / "bomb.pth")
+    torch.save({"a": torch.ones(2)}, tmp_path / "sound.pth")
+    assert read(tmp_path / "sound.pth")["a"].sum() == 2
