@@ -25,6 +25,9 @@ DOCUMENT_BYTES = 1 << 28
 _TABLE_BYTES = 1 << 23
 """Largest table of tensors in a PyTorch file: a tensor takes some 100 bytes of it, and read, a byte may take 500."""
 
+_DIGITS = 40
+"""Of whole numbers in documents; ones of thousands of digits would come back in errors."""
+
 T = TypeVar("T")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
@@ -114,7 +117,7 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is no JSON, or is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_countable)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -130,6 +133,12 @@ def read_json(path: str | os.PathLike[str], most: int = DOCUMENT_BYTES) -> Any:
 
 def _refuse(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _countable(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"{text[:20]}... is too large a number")
+    return int(text)
 
 
 def _finite(text: str) -> float:

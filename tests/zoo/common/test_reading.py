@@ -113,3 +113,9 @@ def test_a_small_pytorch_file_that_asks_for_gigabytes_is_refused(compressed: boo
         read(tmp_path / "bomb.pth")
     torch.save({"a": torch.ones(2)}, tmp_path / "sound.pth")
     assert read(tmp_path / "sound.pth")["a"].sum() == 2
+
+
+def test_a_whole_number_of_thousands_of_digits_is_refused() -> None:
+    assert parse_json(b"[18446744073709551615, -3]") == [2**64 - 1, -3]
+    with pytest.raises(ValueError, match="too large a number"):
+        parse_json("[" + "9" * 4000 + "]")
