@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from circuits.common.examples import Example
+from circuits.common.kept_activations import KeptActivations, rows_of
 from circuits.errors import CircuitsError
 from circuits.network.address import Unit
 from circuits.network.basis import latent_maps
 from circuits.network.hooks import read
+from circuits.network.layer import Layer
 from circuits.network.model import Model
 from circuits.network.operations import Pair
-from circuits.network.responses import peaks, respond
+from circuits.network.responses import channels_together, peaks, respond
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress
 
@@ -143,6 +146,7 @@ def layer_peaks(
     also: Sequence[str] = (),
     keep: Sequence[str] = (),
     most: int = 1 << 30,
+    kept: KeptActivations | None = None,
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Peaks:
@@ -154,6 +158,7 @@ def layer_peaks(
         also: further layers.
         keep: layers among these whose activations are held, see `Peaks.activations`, and with them those of all others
             as long as there is room; most: bytes of them, with more of which none are.
+        kept: activations on disk, instead of which those of the same images and layers are read, and to which they go.
         batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
     """
@@ -164,9 +169,14 @@ def layer_peaks(
     names = dict.fromkeys([*plain, *starts(model, plain), *also])
     to_read = [model.layers[n] for n in names]
     special = target is not None and (target.basis is not None or target.at is not None)
+    if kept is not None and (not keep or special or spaces or not _may_keep(model, dataset, to_read, most)):
+        kept = None
     with torch.no_grad():
-        for indices, batch in dataset.batches(model.input, batch_size=batch_size, progress=progress):
-            acts = read(model, batch, to_read, clone=True)
+        if kept is not None:
+            passes = _with_kept(model, dataset, list(names), kept, batch_size, progress)
+        else:
+            passes = _pass(model, dataset, to_read, batch_size, progress)
+        for indices, acts in passes:
             for name, values in acts.items():
                 result.add(name, values)
             if keep:
@@ -176,6 +186,48 @@ def layer_peaks(
             if special and target is not None:
                 result.add_target(target, indices, acts[target.layer])
     return result
+
+
+_Passes: TypeAlias = Iterator[tuple[Sequence[int], dict[str, Tensor]]]
+
+
+def _pass(model: Model, dataset: Images, to_read: Sequence[Layer], batch_size: int, progress: Progress) -> _Passes:
+    for indices, batch in dataset.batches(model.input, batch_size=batch_size, progress=progress):
+        yield indices, read(model, channels_together(model, batch), to_read, clone=True)
+
+
+def _may_keep(model: Model, dataset: Images, layers: Sequence[Layer], most: int) -> bool:
+    """Whether activations are those of the network as it is, in the type that is kept, and not too large to be held."""
+    if model.device.type != "cpu" or model.dtype != torch.float32 or model.node_edits or model.graph is None:
+        return False
+    return 4 * len(dataset) * sum(math.prod((at.channels, *(at.size or (1, 1)))) for at in layers) <= most
+
+
+def _with_kept(
+    model: Model, dataset: Images, names: Sequence[str], kept: KeptActivations, batch_size: int, progress: Progress
+) -> _Passes:
+    """Activations of images that are kept, and of the others, which are then kept where they are most of the images."""
+    rows, images = {name: kept.rows(name) for name in names}, [digest.hex() for digest in dataset.contents()]
+    there = set.intersection(*(set(r.images) if r is not None else set[str]() for r in rows.values()))
+    missing = [i for i, image in enumerate(images) if image not in there]
+    ready = [i for i, image in enumerate(images) if image in there]
+    acts = {name: [r.dense([images[i] for i in ready])] if r and ready else [] for name, r in rows.items()}
+    if missing:
+        layers = [model.layers[name] for name in names]
+        for _, values in _pass(model, dataset.subset(missing), layers, batch_size, progress):
+            for name in names:
+                acts[name].append(values[name])
+    order = [*ready, *missing]
+    place = sorted(range(len(order)), key=order.__getitem__)
+    joined = {}
+    for name in names:
+        maps = torch.cat(acts.pop(name))
+        joined[name] = maps if place == list(range(len(order))) else channels_together(model, maps[place])
+        if 2 * len(missing) > len(order):
+            kept.write(name, rows_of(model.digest, images, joined[name]))
+    for start in range(0, len(order), batch_size):
+        indices = range(start, min(start + batch_size, len(order)))
+        yield indices, {name: maps[start : indices.stop] for name, maps in joined.items()}
 
 
 def starts(model: Model, layers: Sequence[str]) -> list[str]:

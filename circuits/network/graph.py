@@ -11,6 +11,7 @@ measured by gradients, expanded weights by autograd on the whole network).
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -65,6 +66,10 @@ class ReceptiveField:
         return top, left, bottom, right
 
 
+_OF_A_LAYOUT = ("view", "view_as", "as_strided", "is_contiguous", "stride", "data_ptr", "numpy", "resize_")
+"""Functions and methods whose result, or success, depends on how a tensor lies in memory."""
+
+
 class Graph:
     """Operations of a traced network, in execution order.
 
@@ -98,6 +103,17 @@ class Graph:
         self.outputs = name_calls(calls)
         self.input = next(n for n in self.nodes if n.op == "placeholder")
         self.fields = self._receptive_fields()
+
+    @functools.cached_property
+    def convolves_in_any_layout(self) -> bool:
+        """Whether there are convolutions, and nothing asks how its input lies in memory, as `view` does."""
+        for n in self.nodes:
+            op = self.ops[n]
+            if n.op == "call_module" and not type(op.module).__module__.startswith(("torch.nn.", "zoo.")):
+                return False
+            if getattr(n.target, "__name__", n.target) in _OF_A_LAYOUT:
+                return False
+        return any(op.kind == "conv" for op in self.ops.values())
 
     # -- geometry ---------------------------------------------------------------------------------
 

@@ -39,6 +39,17 @@ def read_directions(model: Model, layer: str, basis: str | None, indices: Sequen
     return dictionary.read[list(indices)].detach().to(model.dtype)
 
 
+def channels_together(model: Model, images: Tensor) -> Tensor:
+    """Images `(N, channels, H, W)` as the model's convolutions take them fastest: on a CPU, channels beside each other.
+
+    The layout goes through the network: measured on GoogLeNet, forward and back take three quarters of the time. The
+    values are the same; what is computed of them may be rounded otherwise.
+    """
+    if model.graph is None or model.device.type != "cpu" or not model.graph.convolves_in_any_layout:
+        return images
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
 def respond(model: Model, unit: Unit, acts: Tensor) -> Tensor:
     """The response map `(N, h, w)` of a unit, from the activations `(N, C, h, w)` of its layer."""
     assert unit.index is not None

@@ -183,8 +183,8 @@ class Segment:
             # a narrowed convolution skips nodes that an active edit may want to change
             plain = plain and not model.node_edits and model.layers[self.layer].axes.plain
             self._parts = _narrow(self._graph, self._end, channels, self._begin) if plain else []
-            self._fetch = [p.node for p in self._parts] or [self._end]
-            sides = [s for end in self._fetch if end is not self._begin for s in self._side_inputs(end)]
+            self.fetch = [p.node for p in self._parts] or [self._end]
+            sides = [s for end in self.fetch if end is not self._begin for s in self._side_inputs(end)]
             # the start itself where it holds more tokens than those that are fed
             self._side = list(dict.fromkeys([*sides, self._begin] if self._axes.partial else sides))
 
@@ -240,7 +240,7 @@ class Segment:
                 layer = self.model.layers[self.layer]
                 out = read(self.model, context, [layer])[layer.name]
             return torch.stack([respond(self.model, u, out) for u in self.units], dim=1)
-        responses: Tensor = self._collect(self._run(acts, context, edits))
+        responses: Tensor = self.collect(self.run(acts, context, edits))
         return responses
 
     def picked(self, context: Any, rows: Sequence[int], n: int) -> Any:
@@ -254,7 +254,8 @@ class Segment:
         constants = set() if self._graph is None else self._graph.constants
         return {node: v if node in constants else _of_images(node, v, list(rows), n) for node, v in context.items()}
 
-    def _run(self, acts: Tensor, context: Any, edits: LayerEdits) -> dict[fx.Node, Tensor]:
+    def run(self, acts: Tensor, context: Any, edits: LayerEdits) -> dict[fx.Node, Tensor]:
+        """What the last convolutions read: the same for all targets with the same `fetch`; see `collect`."""
         assert self._graph is not None
         feeds = {**context, self._begin: self._fed(acts, context)}
         with self.model.lock:  # a graph runs once at a time, with the edits of whoever runs it
@@ -263,7 +264,7 @@ class Segment:
             for name, function in edits.items():
                 node, function = self.model.node(name), self.model.layers[name].axes.edited(function)
                 by_node[node] = then(by_node[node], function) if node in by_node else function
-            return self._graph.run(feeds, self._fetch, edits=by_node)
+            return self._graph.run(feeds, self.fetch, edits=by_node)
 
     def _fed(self, acts: Tensor, context: Any) -> Tensor:
         """Activations of `start` as the network lays them out."""
@@ -272,7 +273,7 @@ class Segment:
         like = context[self._begin] if self._axes.partial else acts.new_zeros(()).expand(shape)
         return self._axes.write(acts, like)
 
-    def _collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = (), by_taps: bool = False) -> Any:
+    def collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = (), by_taps: bool = False) -> Any:
         """The targets from fetched nodes; `last` are the outputs of parts whose convolution ran already, in order."""
         if not self._parts:
             out = self.model.layers[self.layer].axes.maps(values[self._end])
@@ -291,9 +292,11 @@ class Segment:
             return joined
         return joined[:, torch.tensor(order).argsort()]
 
-    def crosses(self, layer: str) -> bool:
-        """Whether a run computes a layer; without a graph all are said to."""
-        return self._graph is None or self.model.node(layer) in self._graph.ancestors(self._fetch, stop=[self._begin])
+    def crosses(self, layer: str, without: Sequence[fx.Node] = ()) -> bool:
+        """Whether a run computes a layer, or reads the start, with the nodes `without` fed; without a graph, true."""
+        if self._graph is None:
+            return True
+        return self.model.node(layer) in self._graph.ancestors(self.fetch, stop=[self._begin, *without])
 
     def readers(self) -> list[Reader] | None:
         """The convolutions through which the start's channels act, all of them; None where something else reads one.
@@ -305,7 +308,7 @@ class Segment:
             return None
         channels = {self._begin}  # the nodes that hold the channels of the start, each apart from the others
         readers = []
-        needed = graph.ancestors(self._fetch, stop=[self._begin])
+        needed = graph.ancestors(self.fetch, stop=[self._begin])
         for n in (n for n in graph.nodes if n in needed and n is not self._begin):
             op = graph.ops[n]
             reads = [i for i in op.inputs if i in channels]
@@ -322,7 +325,7 @@ class Segment:
                 return None
             if part.node in channels and part.conv is not None:
                 readers.append(Reader(part.node, part.conv, part.channels, None))
-        return readers if self._parts or not channels & set(self._fetch) else None
+        return readers if self._parts or not channels & set(self.fetch) else None
 
     def values(self, acts: Tensor, nodes: Sequence[fx.Node], edits: LayerEdits | None = None) -> dict[fx.Node, Tensor]:
         """Values of nodes that only depend on `start`, when it holds `acts`."""
@@ -339,8 +342,8 @@ class Segment:
         feeds = {reader.node: out for reader, out in outputs if reader.node is not None}
         reads = {reader.reads for reader, _ in outputs if reader.node is None}
         with self.model.lock:
-            values = self._graph.run(feeds, [n for n in self._fetch if n not in reads or n in feeds])
-        return self._collect(values, last, by_taps=True)
+            values = self._graph.run(feeds, [n for n in self.fetch if n not in reads or n in feeds])
+        return self.collect(values, last, by_taps=True)
 
     def bias(self, shape: tuple[int, int]) -> Tensor | None:
         """What the biases alone give the targets `(units, h, w)`: the linearized segment on a zero map of `shape`.
@@ -381,8 +384,8 @@ class OutputSegment(Segment):
             self._begin, self._axes = model.node(start), model.layers[start].axes
             self._output = next(n for n in self._graph.nodes if n.op == "output")
             self._parts: list[_Part] = []
-            self._fetch = list(self._output.all_input_nodes)
-            sides = [s for end in self._fetch for s in self._side_inputs(end)]
+            self.fetch = list(self._output.all_input_nodes)
+            sides = [s for end in self.fetch for s in self._side_inputs(end)]
             self._side = list(dict.fromkeys([*sides, self._begin] if self._axes.partial else sides))
 
     def respond(self, acts: Tensor, context: Any, edits: LayerEdits | None = None) -> Any:
@@ -390,9 +393,9 @@ class OutputSegment(Segment):
         if self._graph is None:
             with editing(self.model, [(self.start, lambda old: acts.view_as(old).clone()), *(edits or {}).items()]):
                 return forward(self.model, context)
-        return self._collect(self._run(acts, context, edits or {}))
+        return self.collect(self.run(acts, context, edits or {}))
 
-    def _collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = (), by_taps: bool = False) -> Any:
+    def collect(self, values: dict[fx.Node, Tensor], last: Sequence[Tensor] = (), by_taps: bool = False) -> Any:
         return fx.node.map_arg(self._output.args[0], lambda n: values[n])
 
 

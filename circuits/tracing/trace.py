@@ -23,6 +23,7 @@ from circuits.attribution.expanded_weights import ExpandedWeights, expanded_weig
 from circuits.attribution.first_layer import reads_pixels
 from circuits.attribution.latent_split import LatentSplit, split_latents
 from circuits.attribution.linear_steps import LinearSteps
+from circuits.common.kept_activations import KeptActivations
 from circuits.common.provenance import provenance
 from circuits.dataset.peak_positions import Peaks, examples, layer_peaks, starts
 from circuits.dataset.scan_store import own_card_and_input
@@ -76,6 +77,7 @@ def trace(
     n_positions: int = 32,
     n_examples: int = 9,
     batch_size: int = 32,
+    kept: KeptActivations | None = None,
     progress: Progress = None,
 ) -> Circuit:
     """The circuit of a unit: the sources that excite and inhibit it, and theirs in turn.
@@ -110,6 +112,7 @@ def trace(
         n_positions: images on which the target is strongest, over which contributions are averaged.
         n_examples: strongest positions stored for every node, over all images.
         batch_size: images per forward pass.
+        kept: activations of these images on disk, which are read instead of computed, and written where they are not.
         progress: True for a bar, or a function of (done, total).
 
     Returns:
@@ -139,7 +142,7 @@ def trace(
     ranked = [spaces[name].layer if name in spaces else name for name in chain[1:]] if by in RANKED else []
     peaks = layer_peaks(
         model, dataset, chain, unit, also=[*pools, *inner], keep=ranked if len(dataset) <= LIMIT else [],
-        most=STORED, batch_size=batch_size, progress=progress,
+        most=STORED, kept=kept, batch_size=batch_size, progress=progress,
     )  # fmt: skip
     strongest = peaks.strongest(unit, limit=n_positions)
     batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)

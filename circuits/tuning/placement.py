@@ -15,6 +15,7 @@ from circuits.network.graph import Graph
 from circuits.network.hooks import check_images, graph_edits, read
 from circuits.network.layer import Layer
 from circuits.network.model import Model
+from circuits.network.responses import channels_together
 from zoo.common.checks import whole_number
 from zoo.inputs import InputSpec
 
@@ -156,7 +157,7 @@ class Reader:
 
     def _acts(self, batch: Tensor) -> Tensor:
         if self._before is None:
-            return read(self.model, batch, [self.layer])[self.layer.name]
+            return read(self.model, channels_together(self.model, batch), [self.layer])[self.layer.name]
         graph = self.model.graph
         assert graph is not None
         x = self.model.input.normalize(check_images(self.model, batch))

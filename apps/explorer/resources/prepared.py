@@ -1,6 +1,7 @@
 """What a unit's page shows beyond the scan, made before anybody asks: visualizations and polysemanticity of layers.
 
-Both are kept beside the scan, a layer at a time; the same call again goes on where it was stopped.
+And the activations that circuits are traced on. All are kept beside the scan; the same call again goes on where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -9,10 +10,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
 from apps.explorer.resources import layer_polysemanticity, rendered_units, thumbnails
+from circuits.common.kept_activations import MOST, KeptActivations, Rows, joined, rows_of
+from circuits.dataset.peak_positions import starts
 from circuits.dataset.scan_results import Scan
+from circuits.dataset.scan_store import own_card
 from circuits.errors import CircuitsError
+from circuits.network.hooks import read
 from circuits.network.model import Model
+from circuits.network.responses import channels_together
 from circuits.units.polysemanticity import polysemantic
 from circuits.visualization.render import visualize
 from circuits.visualization.sweeps.sweep import sweep
@@ -22,6 +31,8 @@ from zoo.progress import Progress
 STEPS, BATCH = 128, 16
 """Optimization steps of a visualization, and units optimized together."""
 TRIED_STEPS, TRIED_UNITS = 2, 2
+RANKED_ON = 200
+"""Images on which a circuit's parents are ranked."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +118,44 @@ def prepare(model: Model, scan: Scan, images: Images, need: Need, progress: Prog
         sweep(model, layer, folder, steps=STEPS, batch_size=BATCH, progress=progress)
     for layer in need.polysemanticity:
         layer_polysemanticity.make(model, scan, images, layer, progress)
+    if own_card(model) is None:  # code of a user's own may change under the same weights
+        _keep_activations(model, scan, images, progress)
+
+
+def kept_activations(model: Model, scan: Scan) -> KeptActivations:
+    """Activations on the scanned images, beside the scan: `STORE/MODEL/activations/`, at most 256 MB."""
+    return KeptActivations(scan.folder / "activations", model.digest)
+
+
+def evidence(count: int) -> list[int]:
+    """Images that are added, in this order, to a unit's top activating ones, to rank the parents of its circuit."""
+    return list(np.random.default_rng(0).permutation(count).tolist())
+
+
+def _keep_activations(model: Model, scan: Scan, images: Images, progress: Progress) -> None:
+    """What circuits read, of all layers that one can go back through; of the latest where not all have room."""
+    if model.device.type != "cpu" or model.graph is None:
+        return
+    kept, chosen = kept_activations(model, scan), images.subset(sorted(evidence(len(images))[:RANKED_ON]))
+    digests = [digest.hex() for digest in chosen.contents()]
+    chain = model.trunk[::-1]
+    names = list(dict.fromkeys([*chain, *starts(model, chain)]))
+    there = kept.rows(chain[0])
+    if there is not None and set(digests) <= set(there.images):
+        return
+    rows: dict[str, list[Rows]] = {name: [] for name in names}
+    layers = [model.layers[name] for name in names]
+    with torch.no_grad():
+        for indices, batch in chosen.batches(model.input, batch_size=32, progress=progress):
+            acts = read(model, channels_together(model, batch), layers)
+            for name in names:
+                rows[name].append(rows_of(model.digest, [digests[i] for i in indices], acts[name]))
+    room, fit = MOST, []
+    for name in sorted(names, key=model.layers.position, reverse=True):
+        layer = joined(rows.pop(name))
+        room -= layer.nbytes
+        if room < 0:
+            break
+        fit.append((name, layer))
+    for name, layer in fit[::-1]:
+        kept.write(name, layer)

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from circuits.common.kept_activations import bound
 from circuits.common.provenance import provenance
 from circuits.errors import CircuitsError
 from zoo.common import result_files
@@ -44,7 +45,7 @@ def stored(folder: Path, key: tuple[Any, ...], make: Callable[[], T]) -> T:
     result = make()
     with contextlib.suppress(CircuitsError, OSError):
         result_files.write(path, (name, result))
-        _tidy(path.parent)
+        bound(path.parent, MOST)
     return result
 
 
@@ -54,13 +55,3 @@ def _version() -> str:
         return version("vision-circuits")
     except PackageNotFoundError:
         return "source"
-
-
-def _tidy(folder: Path) -> None:
-    """Remove the files that were read least recently, as far as all are too large."""
-    files = sorted(((p.stat().st_mtime_ns, p.stat().st_size, p) for p in folder.glob("*.safetensors")), reverse=True)
-    total = 0
-    for _, size, path in files:
-        total += size
-        if total > MOST:
-            path.unlink(missing_ok=True)

@@ -149,6 +149,19 @@ class Executor:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="explorer")
         self._lock = threading.Lock()
         self._tasks: OrderedDict[Hashable, Task[Any]] = OrderedDict()
+        self._closed = False
+        # the end of a process waits for the threads of its pools, and these take no more work: before that
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            register(self.close)
+
+    def close(self) -> None:
+        """Stop all tasks, and take no more."""
+        self._closed = True
+        with self._lock:
+            tasks = [task for task in self._tasks.values() if not task.finished]
+        for task in tasks:
+            task.cancel()
 
     def submit(
         self, key: Hashable, description: str, function: Callable[[Progress], T], waiter: Hashable = None
@@ -161,10 +174,12 @@ class Executor:
             waiter: the session that waits for it; None for work that is never abandoned.
 
         Raises:
-            Busy: too many tasks are unfinished.
+            Busy: too many tasks are unfinished. Cancelled: the process ends.
         """
         with self._lock:
             task = self._tasks.get(key)
+            if self._closed and (task is None or not task.finished):  # a page may outlive the server by a moment
+                raise Cancelled(f"{description}: the explorer is closing")
             if task is None or task.stopped:
                 self._make_room()
                 task = self._tasks[key] = Task(description, present=self.present)

@@ -17,7 +17,7 @@ import numpy as np
 import streamlit as st
 
 from apps import memory
-from apps.explorer.resources import rendered_units, thumbnails
+from apps.explorer.resources import prepared, rendered_units, thumbnails
 from apps.explorer.resources.audit import audits
 from apps.explorer.resources.renamed_scan import RenamedScan
 from apps.explorer.server.background_work import Executor
@@ -25,6 +25,7 @@ from apps.explorer.server.byte_cache import cached
 from apps.explorer.server.settings import BUILT_IN, Settings, settings
 from apps.explorer.session import waiting
 from apps.explorer.session.labels import FILE as LABELS, Labels
+from circuits.common.kept_activations import KeptActivations
 from circuits.dataset.labels.results import FILE as PART_LABELS
 from circuits.dataset.scan_results import Scan
 from circuits.dataset.scan_store import MANIFEST, StoreError, folder_of, models_in, own_card, own_model_options
@@ -259,6 +260,13 @@ def images_of(at: Location) -> Images:
     """
     scan = at.scan if at.scan is not None else at.scanned
     return _open_images(str(scan.folder), scan.manifest["digest"], str(at.settings.images or ""))
+
+
+def kept_activations(at: Location) -> KeptActivations | None:
+    """Where activations of the scanned images are kept between circuits; None where the store keeps no results."""
+    if at.results is None or at.scan is None or at.scan.folder != at.folder:
+        return None
+    return prepared.kept_activations(at.model, at.scan)
 
 
 # -- units ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +22,10 @@ from circuits.errors import CircuitsError, ConstantError
 from circuits.network.address import Unit
 from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
-from circuits.network.responses import ActivationMeans
+from circuits.network.responses import ActivationMeans, channels_together
 from circuits.network.subnetwork import Segment, channel_pools
-from circuits.tracing.ablation.measured import Batch, Measure, Measured, Span, spans_of
+from circuits.tracing.ablation.measured import Batch, Measure
+from circuits.tracing.ablation.part_way import PartWay, SharedRuns
 from circuits.tracing.ablation.sources import (
     Channels,
     Latents,
@@ -42,7 +42,6 @@ from zoo.images.sources import Images, open_images
 
 UnitsByLayer = Mapping[str, set[int]]
 _Values = dict[fx.Node, Tensor]
-_Ways = dict[str, tuple[Tensor, Tensor]]
 
 ROUNDING = 1e-6
 """Changes of a response below this share of its largest value are none."""
@@ -50,7 +49,7 @@ STORED = 1 << 30
 """Bytes of activations that are held between runs; with more, they are computed again for each."""
 
 
-class Ablation(Measured):
+class Ablation(PartWay):
     """A target's response under ablation of chosen units in some source layers.
 
     Attributes:
@@ -101,6 +100,7 @@ class Ablation(Measured):
         self._one_of_many = False
         self._held: dict[str, Tensor] = {}
         self._pool_maps: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}  # the activations are held: ids are unique
+        self.shared = SharedRuns()
         self.clean, self.means = self._measure()
         self._finish()
 
@@ -144,6 +144,9 @@ class Ablation(Measured):
         self.pools, clean = ran, []
         with torch.no_grad():
             for batch in self._stored if self._stored is not None else self._begin(self.images, self._paired):
+                if (natural := self.natural_run(batch, self.segment)) is not None:
+                    clean.append(self.target.values(self.segment.collect(natural[0])))
+                    continue
                 pools = {n: self._natural_pool(batch, n) for n in ran[self.layers[0]]}
                 fed = {self.model.node(n): maps for n, maps in pools.items() if maps is not None}
                 clean.append(self.target.values(self.segment.respond(batch.acts, {**batch.context, **fed})))
@@ -310,7 +313,7 @@ class Ablation(Measured):
                 if isinstance(self.baseline, Counterfactual):
                     check_pairs(batch, other, [images.ids[i] for i in indices])
                 baselines = self._activations(other)
-            acts, context = self.segment.begin(batch)
+            acts, context = self.segment.begin(channels_together(self.model, batch))
             yield Batch(acts, self._first.parts(acts), context, baselines)
 
     def _activations(self, images: Tensor) -> dict[str, Tensor]:
@@ -479,7 +482,6 @@ class Ablation(Measured):
         return self.pool_of(first.name, pool, batch.acts)
 
     def pool_of(self, layer: str, pool: str, acts: Tensor) -> Tensor:
-        """`_pooled`, which is asked for with the same activations for every target and step."""
         if (id(acts), pool) not in self._pool_maps:
             if not self.stored or len(self._pool_maps) > 2 * self.n_batches:
                 return self._pooled(layer, pool, acts)
@@ -515,49 +517,7 @@ class Ablation(Measured):
 
     @property
     def stored(self) -> bool:
-        """Whether the activations of all images are held."""
         return self._stored is not None
-
-    def part_way(self, batch: Batch, amount: float | Tensor) -> tuple[Tensor, _Ways]:
-        """Response on a batch with all units of the one layer part of the way from the baseline, to be differentiated.
-
-        Args:
-            batch: one of `batches`.
-            amount: 0 for the baseline, 1 for the activations; of all units, or for each `(units,)`.
-
-        Returns:
-            The response `(n, h, w)`; and for the layer, and each of its pools, a leaf that holds its values
-            `(n, C, h', w')`, and activations minus baseline there: of the parts, see `products`.
-        """
-        out, ways = self.along(batch, amount, self.segment)
-        return self.target.values(out), ways
-
-    def _spans(self, batch: Batch) -> dict[str, Span]:
-        """Those of the one layer and its pools."""
-        (layer,) = self.layers
-        of_pool = partial(self.pool_of, layer, acts=batch.acts)
-        return spans_of(batch, layer, self.sources[layer], self.pools[layer], of_pool)
-
-    def along(
-        self, batch: Batch, amount: float | Tensor, segment: Segment, spans: Mapping[str, Span] | None = None
-    ) -> tuple[Any, _Ways]:
-        """What another segment from the layer gives, and leaves as in `part_way`; `spans` are those of the batch."""
-        (layer,) = self.layers
-        ways: _Ways = {}
-        source, pools = self.sources[layer], self.pools[layer]
-        for name, span in (spans or self._spans(batch)).items():
-            ways[name] = (span.part_way(source, amount).detach().requires_grad_(True), span.moved)
-        # a pool of these channels alone need not run before its values are replaced
-        own = {n: self.model.layers[n] for n in pools if self.model.graph is not None}
-        whole = [n for n, at in own.items() if at.axes.plain and pools[n] == slice(0, at.channels)]
-        fed = {self.model.node(n): ways[n][0] for n in whole}
-        edits = {n: partial(with_channels, ways[n][0], at) for n, at in pools.items() if n not in whole}
-        return segment.respond(ways[layer][0], {**batch.context, **fed} if fed else batch.context, edits), ways
-
-    def products(self, name: str, gradient: Tensor, moved: Tensor) -> Tensor:
-        """What a gradient makes of a change at a layer or pool, for each of its units `(n, units, h, w)`."""
-        source = self.sources.get(name)
-        return gradient * moved if source is None else source.by_unit(gradient, moved)
 
     def mixed(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
         """Response `(n, h, w)` on a batch with each unit part of the way from the baseline; carries gradients.

@@ -18,6 +18,9 @@ from circuits.tracing.ablation.ablation import Ablation
 from circuits.tracing.ablation.measured import Batch, spans_of
 from circuits.tracing.ablation.sources import at_positions
 
+TOGETHER = 1 << 23
+"""Numbers in the windows of one run, at most, where several steps run together."""
+
 
 def contributions_at(
     ablation: Ablation,
@@ -65,14 +68,28 @@ def contributions_at(
         total = torch.zeros((len(acts), source.width), device=acts.device, dtype=acts.dtype)
         below = torch.zeros_like(total)
         spans = spans_of(batch, layer, source, pools, pooled.__getitem__)  # the same at every step
-        lower = {name: span.moved.clamp(max=0) for name, span in spans.items()}
-        for k in range(steps):
-            out, ways = ablation.along(batch, (k + 0.5) / steps, segment, spans)
-            value = at_positions(out, positions).sum()
-            gradients = torch.autograd.grad(value, [leaf for leaf, _ in ways.values()], allow_unused=True)
-            for gradient, (name, (_, moved)) in zip(gradients, ways.items(), strict=True):
-                if gradient is not None:
-                    total += ablation.products(name, gradient, moved).flatten(2).sum(dim=2) / steps
-                    below += ablation.products(name, gradient, lower[name]).flatten(2).sum(dim=2) / steps
         nothing, _ = ablation.along(batch, 0.0, segment, spans)
+        values, _ = ablation.with_pools(batch, {name: span.base for name, span in spans.items()})
+        if not ablation.reads_layer(segment, values):
+            del spans[layer]
+        slopes: dict[str, Tensor] = {}  # mean gradients
+        amounts = [(k + 0.5) / steps for k in range(steps)]
+        # windows are small: several steps run as one batch, whose images have no context of their own
+        together = 1 if window is None else max(1, TOGETHER // acts.numel())
+        for group in (amounts[first : first + together] for first in range(0, steps, together)):
+            leaves = {
+                name: torch.cat([span.part_way(source, amount) for amount in group]).detach().requires_grad_(True)
+                for name, span in spans.items()
+            }
+            fed, edits = ablation.with_pools(batch, leaves)
+            value = at_positions(segment.respond(leaves.get(layer, acts), fed, edits), [*positions] * len(group)).sum()
+            gradients = torch.autograd.grad(value, [*leaves.values()], allow_unused=True)
+            for name, gradient in zip(leaves, gradients, strict=True):
+                if gradient is not None:
+                    mean = gradient.view(len(group), len(acts), *gradient.shape[1:]).sum(dim=0) / steps
+                    slopes[name] = slopes[name] + mean if name in slopes else mean
+        for name, slope in slopes.items():
+            moved = spans[name].moved
+            total += ablation.products(name, slope, moved).sum(dim=(2, 3))
+            below += ablation.products(name, slope, moved.clamp(max=0)).sum(dim=(2, 3))
     return total, below, at_positions(nothing, positions).detach()

@@ -92,6 +92,8 @@ class ParentSources:
         target, key = target_of(self.model, node), (source, node.layer)
         try:
             if key not in self._ablations:
+                for other in self._ablations.values():
+                    other.shared.clear()
                 self._ablations[key] = Ablation(
                     self.model, target, [source], self._images, self._baseline, batch_size=self._batch_size,
                     acts=self._known.get(source_of(self.model, source).layer),

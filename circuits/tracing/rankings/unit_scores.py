@@ -74,7 +74,7 @@ def by_gradients(
     amounts: Sequence[float | Tensor],
     cotangent: Callable[[Tensor, slice], Tensor],
     second: Callable[[Tensor], Tensor] = lambda contributions: (
-        torch.linalg.vector_norm(contributions.flatten(2), dim=2).square().sum(dim=0)
+        (contributions * contributions).sum(dim=(2, 3)).sum(dim=0)
     ),
 ) -> tuple[Tensor, Tensor]:
     """Gradient x (activation - baseline) with units at some amounts between baseline and activation, as a mean.
@@ -99,7 +99,8 @@ def by_gradients(
                 leaves = [leaf for leaf, _ in ways.values()]
                 weights = cotangent(response.detach(), part)
                 weighted = torch.autograd.grad((weights * response).sum(), leaves, retain_graph=True, allow_unused=True)
-                plain = torch.autograd.grad(response.sum(), leaves, allow_unused=True)
+                # another target may go on from the same run
+                plain = torch.autograd.grad(response.sum(), leaves, retain_graph=True, allow_unused=True)
                 for (name, (_, moved)), g, h in zip(ways.items(), weighted, plain, strict=True):
                     if g is not None and h is not None:
                         products = ablation.products(name, g, moved)

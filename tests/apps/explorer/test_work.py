@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -362,3 +364,35 @@ def test_folders_of_a_concept_are_those_that_images_are_read_from(tmp_path: Path
     (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "images" / "broken").symlink_to(tmp_path / "nowhere")
     assert folders(tmp_path / "images") == ["dogs", "linked"]
+
+
+OUTLIVES = """
+import threading, time
+from apps.explorer.server.background_work import Cancelled, Executor
+
+executor, begun = Executor(), threading.Event()
+
+def endless(report):
+    begun.set()
+    while True:
+        report(0, 1)
+        time.sleep(0.01)
+
+def page():
+    threading.main_thread().join()
+    try:
+        executor.submit("more", "more", lambda report: None)
+    except Cancelled as error:
+        print(error)
+
+task = executor.submit("endless", "endless", endless)
+executor.submit("queued", "queued", lambda report: print("must not run"))
+begun.wait()
+threading.Thread(target=page).start()
+"""
+
+
+def test_a_process_ends_though_work_runs_and_a_page_outlives_it() -> None:
+    """Without `close` the endless task is waited for, and the page's pool raises RuntimeError."""
+    done = subprocess.run([sys.executable, "-c", OUTLIVES], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "more: the explorer is closing\n", "")

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from apps.explorer import page_frame
 from apps.explorer.panes import crops
+from apps.explorer.resources import prepared
+from apps.explorer.resources.prepared import RANKED_ON
 from apps.explorer.server.security import MAX_UPLOAD, UploadError, checked_json, checked_name, plain, safe_join
 from apps.explorer.session import circuit_views, figures, links, state
 from apps.explorer.session.circuit_views import View
@@ -35,7 +36,7 @@ from zoo.common.files import write_text_atomically
 from zoo.images.sources import Images
 
 FOLDER = "circuits"
-RANDOM, STRONGEST, RANKED_ON, MEASURED_ON = 50, 64, 200, 200
+RANDOM, STRONGEST, MEASURED_ON = 50, 64, 200
 RANDOM_CURVES = 10
 BASELINES = {
     "usual": "The usual",
@@ -76,7 +77,7 @@ def images_for_trace(at: Location, most: int, by: str) -> Images:
         top = {example.image for example in at.scan.unit(at.unit.channel).top[:STRONGEST]}
         if top:
             images = state.images_of(at)
-            order = np.random.default_rng(0).permutation(len(images)).tolist() if by in RANKED else []
+            order = prepared.evidence(len(images)) if by in RANKED else []
             others = [image for image in order if image not in top][: max(0, RANKED_ON - len(top))]
             return images.subset(sorted(top.union(others)))
     return spread_images(at, most)
