@@ -175,7 +175,7 @@ def layer_peaks(
         if kept is not None:
             passes = _with_kept(model, dataset, list(names), kept, batch_size, progress)
         else:
-            passes = _pass(model, dataset, to_read, batch_size, progress)
+            passes = _pass(model, dataset, to_read, batch_size, progress, together=bool(keep))
         for indices, acts in passes:
             for name, values in acts.items():
                 result.add(name, values)
@@ -191,9 +191,11 @@ def layer_peaks(
 _Passes: TypeAlias = Iterator[tuple[Sequence[int], dict[str, Tensor]]]
 
 
-def _pass(model: Model, dataset: Images, to_read: Sequence[Layer], batch_size: int, progress: Progress) -> _Passes:
+def _pass(
+    model: Model, dataset: Images, to_read: Sequence[Layer], batch_size: int, progress: Progress, *, together: bool
+) -> _Passes:
     for indices, batch in dataset.batches(model.input, batch_size=batch_size, progress=progress):
-        yield indices, read(model, channels_together(model, batch), to_read, clone=True)
+        yield indices, read(model, channels_together(model, batch) if together else batch, to_read, clone=True)
 
 
 def _may_keep(model: Model, dataset: Images, layers: Sequence[Layer], most: int) -> bool:
@@ -214,7 +216,7 @@ def _with_kept(
     acts = {name: [r.dense([images[i] for i in ready])] if r and ready else [] for name, r in rows.items()}
     if missing:
         layers = [model.layers[name] for name in names]
-        for _, values in _pass(model, dataset.subset(missing), layers, batch_size, progress):
+        for _, values in _pass(model, dataset.subset(missing), layers, batch_size, progress, together=True):
             for name in names:
                 acts[name].append(values[name])
     order = [*ready, *missing]

@@ -22,7 +22,7 @@ from circuits.errors import CircuitsError, ConstantError
 from circuits.network.address import Unit
 from circuits.network.layers.axes import as_maps
 from circuits.network.model import Model
-from circuits.network.responses import ActivationMeans, channels_together
+from circuits.network.responses import ActivationMeans
 from circuits.network.subnetwork import Segment, channel_pools
 from circuits.tracing.ablation.measured import Batch, Measure
 from circuits.tracing.ablation.part_way import PartWay, SharedRuns
@@ -313,7 +313,7 @@ class Ablation(PartWay):
                 if isinstance(self.baseline, Counterfactual):
                     check_pairs(batch, other, [images.ids[i] for i in indices])
                 baselines = self._activations(other)
-            acts, context = self.segment.begin(channels_together(self.model, batch))
+            acts, context = self.segment.begin(batch)
             yield Batch(acts, self._first.parts(acts), context, baselines)
 
     def _activations(self, images: Tensor) -> dict[str, Tensor]:
