@@ -39,7 +39,11 @@ def _libc() -> Any:
 
 
 def reuse() -> bool:
-    """Use freed memory again instead of giving it back, from now on; whether the C library can."""
+    """Use freed memory again instead of giving it back, from now on; whether the C library can.
+
+    To be called before threads begin: those that have an arena keep it. Measured over 200 views of the explorer: it
+    grew by 190 to 360 MB with the arenas of threads that had begun before, by 60 MB without.
+    """
     library = _libc()
     return library is not None and all([library.mallopt(option, value) for option, value in _OPTIONS.items()])
 

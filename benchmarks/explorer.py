@@ -186,8 +186,10 @@ def serve(visit: Callable[[], dict[str, Any]], sentence: Callable[[dict[str, Any
     """Serve in the main thread, and visit in another; prints what the visits gave, as JSON and as a sentence."""
     from streamlit.web import bootstrap
 
+    from apps import memory
     from apps.explorer.server.security import OPTIONS
 
+    memory.reuse()  # as the server does, before there are threads
     flags = {name.replace(".", "_"): value for name, value in {**OPTIONS, "server.port": PORT}.items()}
     bootstrap.load_config_options(flags)
     result: dict[str, Any] = {}

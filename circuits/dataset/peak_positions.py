@@ -146,7 +146,7 @@ def layer_peaks(
     also: Sequence[str] = (),
     keep: Sequence[str] = (),
     most: int = 1 << 30,
-    kept: KeptActivations | None = None,
+    activations: KeptActivations | None = None,
     batch_size: int = 32,
     progress: Progress = None,
 ) -> Peaks:
@@ -158,7 +158,7 @@ def layer_peaks(
         also: further layers.
         keep: layers among these whose activations are held, see `Peaks.activations`, and with them those of all others
             as long as there is room; most: bytes of them, with more of which none are.
-        kept: activations on disk, instead of which those of the same images and layers are read, and to which they go.
+        activations: those on disk, instead of which those of the same images and layers are read, and to which they go.
         batch_size: images per forward pass.
         progress: True for a bar, or a function of (done, total).
     """
@@ -169,11 +169,11 @@ def layer_peaks(
     names = dict.fromkeys([*plain, *starts(model, plain), *also])
     to_read = [model.layers[n] for n in names]
     special = target is not None and (target.basis is not None or target.at is not None)
-    if kept is not None and (not keep or special or spaces or not _may_keep(model, dataset, to_read, most)):
-        kept = None
+    if activations is not None and (not keep or special or spaces or not _may_keep(model, dataset, to_read, most)):
+        activations = None
     with torch.no_grad():
-        if kept is not None:
-            passes = _with_kept(model, dataset, list(names), kept, batch_size, progress)
+        if activations is not None:
+            passes = _with_kept(model, dataset, list(names), activations, batch_size, progress)
         else:
             passes = _pass(model, dataset, to_read, batch_size, progress, together=bool(keep))
         for indices, acts in passes:
@@ -206,10 +206,15 @@ def _may_keep(model: Model, dataset: Images, layers: Sequence[Layer], most: int)
 
 
 def _with_kept(
-    model: Model, dataset: Images, names: Sequence[str], kept: KeptActivations, batch_size: int, progress: Progress
+    model: Model,
+    dataset: Images,
+    names: Sequence[str],
+    activations: KeptActivations,
+    batch_size: int,
+    progress: Progress,
 ) -> _Passes:
     """Activations of images that are kept, and of the others, which are then kept where they are most of the images."""
-    rows, images = {name: kept.rows(name) for name in names}, [digest.hex() for digest in dataset.contents()]
+    rows, images = {name: activations.rows(name) for name in names}, [digest.hex() for digest in dataset.contents()]
     there = set.intersection(*(set(r.images) if r is not None else set[str]() for r in rows.values()))
     missing = [i for i, image in enumerate(images) if image not in there]
     ready = [i for i, image in enumerate(images) if image in there]
@@ -220,13 +225,15 @@ def _with_kept(
             for name in names:
                 acts[name].append(values[name])
     order = [*ready, *missing]
-    place = sorted(range(len(order)), key=order.__getitem__)
+    rows_in_order = sorted(range(len(order)), key=order.__getitem__)
     joined = {}
     for name in names:
         maps = torch.cat(acts.pop(name))
-        joined[name] = maps if place == list(range(len(order))) else channels_together(model, maps[place])
+        joined[name] = (
+            maps if rows_in_order == list(range(len(order))) else channels_together(model, maps[rows_in_order])
+        )
         if 2 * len(missing) > len(order):
-            kept.write(name, rows_of(model.digest, images, joined[name]))
+            activations.write(name, rows_of(model.digest, images, joined[name]))
     for start in range(0, len(order), batch_size):
         indices = range(start, min(start + batch_size, len(order)))
         yield indices, {name: maps[start : indices.stop] for name, maps in joined.items()}

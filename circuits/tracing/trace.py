@@ -77,7 +77,7 @@ def trace(
     n_positions: int = 32,
     n_examples: int = 9,
     batch_size: int = 32,
-    kept: KeptActivations | None = None,
+    activations: KeptActivations | None = None,
     progress: Progress = None,
 ) -> Circuit:
     """The circuit of a unit: the sources that excite and inhibit it, and theirs in turn.
@@ -112,7 +112,7 @@ def trace(
         n_positions: images on which the target is strongest, over which contributions are averaged.
         n_examples: strongest positions stored for every node, over all images.
         batch_size: images per forward pass.
-        kept: activations of these images on disk, which are read instead of computed, and written where they are not.
+        activations: those of these images on disk, which are read instead of computed, and written where they are not.
         progress: True for a bar, or a function of (done, total).
 
     Returns:
@@ -142,7 +142,7 @@ def trace(
     ranked = [spaces[name].layer if name in spaces else name for name in chain[1:]] if by in RANKED else []
     peaks = layer_peaks(
         model, dataset, chain, unit, also=[*pools, *inner], keep=ranked if len(dataset) <= LIMIT else [],
-        most=STORED, kept=kept, batch_size=batch_size, progress=progress,
+        most=STORED, activations=activations, batch_size=batch_size, progress=progress,
     )  # fmt: skip
     strongest = peaks.strongest(unit, limit=n_positions)
     batch = dataset.tensor(model.input, [p.image for p in strongest]).to(model.device)

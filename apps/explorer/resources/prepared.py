@@ -136,11 +136,11 @@ def _keep_activations(model: Model, scan: Scan, images: Images, progress: Progre
     """What circuits read, of all layers that one can go back through; of the latest where not all have room."""
     if model.device.type != "cpu" or model.graph is None:
         return
-    kept, chosen = kept_activations(model, scan), images.subset(sorted(evidence(len(images))[:RANKED_ON]))
+    activations, chosen = kept_activations(model, scan), images.subset(sorted(evidence(len(images))[:RANKED_ON]))
     digests = [digest.hex() for digest in chosen.contents()]
     chain = model.trunk[::-1]
     names = list(dict.fromkeys([*chain, *starts(model, chain)]))
-    there = kept.rows(chain[0])
+    there = activations.rows(chain[0])
     if there is not None and set(digests) <= set(there.images):
         return
     rows: dict[str, list[Rows]] = {name: [] for name in names}
@@ -158,4 +158,4 @@ def _keep_activations(model: Model, scan: Scan, images: Images, progress: Progre
             break
         fit.append((name, layer))
     for name, layer in fit[::-1]:
-        kept.write(name, layer)
+        activations.write(name, layer)

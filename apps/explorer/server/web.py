@@ -9,6 +9,7 @@ from pathlib import Path
 import streamlit as st
 from starlette.middleware import Middleware
 
+from apps import memory
 from apps.explorer.server.gate import Gate
 from apps.explorer.server.security import OPTIONS
 from apps.explorer.server.settings import settings
@@ -19,6 +20,7 @@ PAGES = Path(__file__).parents[1] / "app.py"
 
 def main() -> None:
     """Serve until stopped."""
+    memory.reuse()  # before there are threads: each that is there already has an arena of its own
     app = st.App(PAGES, middleware=[Middleware(Gate, allowed=settings().allow_hosts)])
     try:
         app.run(config={**OPTIONS, **THEME, "server.port": int(sys.argv[1])})

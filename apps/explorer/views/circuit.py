@@ -90,12 +90,19 @@ def _traced(at: Location) -> Circuit | None:
         pick("Baseline", circuit_tools.BASELINES, "baseline", width=140)
     options = circuit_tools.trace_options(by)
     images = circuit_tools.images_for_trace(at, MOST_IMAGES, by)
-    model, unit, kept = at.model, at.unit, state.kept_activations(at)
+    model, unit, activations = at.model, at.unit, state.kept_activations(at)
     return page_frame.background_result(
         ("trace", model.digest, str(unit), images.name, tuple(images.ids), depth, width, str(options)),
         f"tracing {unit.short} on {len(images):,} images, its top activating ones first of all",
         lambda report: trace(
-            model, unit, images=images, depth=int(depth), width=int(width), kept=kept, progress=report, **options
+            model,
+            unit,
+            images=images,
+            depth=int(depth),
+            width=int(width),
+            activations=activations,
+            progress=report,
+            **options,
         ),
         model=model,
         folder=at.results,

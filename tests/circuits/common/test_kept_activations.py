@@ -57,7 +57,7 @@ def test_the_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def trace(images: Images, kept: KeptActivations | None) -> Circuit:
-    return circuits.trace(circuits.load("scenes"), UNIT, images=images, depth=2, width=3, kept=kept)
+    return circuits.trace(circuits.load("scenes"), UNIT, images=images, depth=2, width=3, activations=kept)
 
 
 def test_a_circuit_is_the_same_to_the_bit_and_the_network_does_not_run_on_the_images_again(
@@ -89,7 +89,7 @@ def test_an_edited_network_is_neither_read_nor_kept(tmp_path: Path) -> None:
     model = circuits.load("scenes")
     kept, images = KeptActivations(tmp_path, model.digest), open_images("scenes:20")
     with circuits.edit(model, [circuits.Scale("mixed3b:4", 2.0)]):
-        circuits.trace(model, UNIT, images=images, kept=kept)
+        circuits.trace(model, UNIT, images=images, activations=kept)
     assert not list(tmp_path.iterdir())
 
 
