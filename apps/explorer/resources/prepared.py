@@ -143,19 +143,16 @@ def _keep_activations(model: Model, scan: Scan, images: Images, progress: Progre
     there = activations.rows(chain[0])
     if there is not None and set(digests) <= set(there.images):
         return
-    rows: dict[str, list[Rows]] = {name: [] for name in names}
-    layers = [model.layers[name] for name in names]
+    rows: dict[str, list[Rows]] = {name: [] for name in sorted(names, key=model.layers.position, reverse=True)}
     with torch.no_grad():
         for indices, batch in chosen.batches(model.input, batch_size=32, progress=progress):
-            acts = read(model, channels_together(model, batch), layers)
-            for name in names:
-                rows[name].append(rows_of(model.digest, [digests[i] for i in indices], acts[name]))
-    room, fit = MOST, []
-    for name in sorted(names, key=model.layers.position, reverse=True):
-        layer = joined(rows.pop(name))
-        room -= layer.nbytes
-        if room < 0:
-            break
-        fit.append((name, layer))
-    for name, layer in fit[::-1]:
-        activations.write(name, layer)
+            acts = read(model, channels_together(model, batch), [model.layers[name] for name in rows])
+            for name, parts in rows.items():
+                parts.append(rows_of(model.digest, [digests[i] for i in indices], acts[name]))
+            room = MOST * sum(len(part.images) for part in rows[chain[0]]) / len(chosen)
+            for name, parts in list(rows.items()):
+                room -= sum(part.nbytes for part in parts)
+                if room < 0:
+                    del rows[name]
+    for name in [*rows][::-1]:
+        activations.write(name, joined(rows.pop(name)))
