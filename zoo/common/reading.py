@@ -137,7 +137,7 @@ def _refuse(name: str) -> float:
 
 def _countable(text: str) -> int:
     if len(text) > _DIGITS:
-        raise ValueError(f"{text[:20]}... is too large a number")
+        raise ValueError(f"{text[:20]}... is too large a number: {len(text)} digits")
     return int(text)
 
 
