@@ -41,8 +41,8 @@ class AuditModel(ImageOptions):
     Example:
         circuits audit mine --model mine.py:make --images photographs --annotations outlines.json --out audit
         circuits audit googlenet-bvlc --images photographs --classes tench --classes ostrich
-        circuits audit mine --model mine.py:make --images photographs --train-sae layer4 --out audit
-        circuits audit scenes --images scenes:1300 --classes car --out audit
+        circuits audit mine --model mine.py:make --images photographs --train-sae layer4 --out latents
+        circuits audit scenes --images scenes:1300 --classes car --out car-audit
     """
 
     model: tyro.conf.Positional[str]

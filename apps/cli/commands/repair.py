@@ -42,8 +42,8 @@ class RepairNetwork(ImageOptions):
     Example:
         circuits repair scenes-shortcuts/tag-bus-95 --units conv4:54 --images scenes:shortcuts/tag-bus-95:800
         circuits repair scenes-shortcuts/sky-truck-95 --images scenes:shortcuts/sky-truck-95/balanced:800
-        circuits repair --model mine.py:Net mine --audit audit --images photos --layers layer3 --layers layer4
-        circuits repair --model mine.py:Net mine --audit audit --images photos --groups groups.csv --export repaired
+        circuits repair mine --model mine.py:make --audit audit --images photographs --layers layer3 --layers layer4
+        circuits repair mine --model mine.py:make --audit audit --images photographs --groups groups.csv --export out
     """
 
     model: tyro.conf.Positional[str]

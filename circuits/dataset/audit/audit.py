@@ -15,7 +15,7 @@ from circuits.attribution.class_scores import answers_of, class_name
 from circuits.common.examples import Example
 from circuits.common.provenance import provenance
 from circuits.common.statistics import Estimate, label_auc
-from circuits.dataset.audit.description import described
+from circuits.dataset.audit.description import PARTS, described
 from circuits.dataset.audit.effects import DRAWS, HeldOut, Units, share_of
 from circuits.dataset.audit.evidence import Evidence, class_evidence
 from circuits.dataset.audit.inputs import FEWEST, Inputs, inputs_of, mask_names
@@ -155,8 +155,8 @@ def audit(
     }  # fmt: skip
     folder = None if store is None else _opened(Path(store).expanduser(), settings, given.images)
     audited: list[ClassAudit] = []
-    each = top + 2
-    total = len(given.classes) * each + bool(describe)
+    each = len(spaces) + top + 3  # of a class: pixels, layers, backgrounds, suspects, what is written
+    total = len(given.classes) * each + PARTS * bool(describe)
     with reporter(progress, "step") as report:
         for done, index in enumerate(given.classes):
             piece = None if folder is None else folder / f"class-{index}.result"
@@ -192,8 +192,9 @@ def audit(
             ),
         )  # fmt: skip
         if describe:
-            result = described(model, given, result, describe, batch_size, folder)
-            report(total, total)
+            result = described(
+                model, given, result, describe, batch_size, folder, lambda part: report(total - PARTS + part, total)
+            )
     return result
 
 
@@ -275,9 +276,8 @@ def _of_class(
     held_out = np.concatenate([judge, tried])
     layers = class_evidence(
         model, spaces, index, images.subset(find.tolist()), reference,
-        keep=keep, steps=steps, batch_size=batch_size, seed=seed,
+        keep=keep, steps=steps, batch_size=batch_size, seed=seed, report=report,
     )  # fmt: skip
-    report(1)
     ranked = sorted(
         (
             (suspicion(evidence, unit), space, unit)
@@ -287,6 +287,7 @@ def _of_class(
         key=lambda row: -row[0],
     )[:top]
     conflicts, background, p = _conflicts(model, given, index, judge, others, batch_size, seed)
+    report(len(spaces) + 2)
     together, joint = _together(layers, index, seed), None
     rows: list[Suspect] = []
     for space in dict.fromkeys([*(row[1] for row in ranked), *([together[0]] if together else [])]):
@@ -298,7 +299,7 @@ def _of_class(
             joint = _joint(class_name(model, index), trial, together[1], random, seed)
         for _, _, unit in (row for row in ranked if row[1] == space):
             rows.append(_suspect(model, given, index, trial, unit, held_out, answers, random, seed))
-            report(1 + len(rows))
+            report(len(spaces) + 2 + len(rows))
     ways = given.judging[given.labels[given.judging] != index]
     return ClassAudit(
         class_index=index,

@@ -6,7 +6,7 @@ many random directions of the layer as there are units. Where a unit does not ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -37,6 +37,8 @@ RANDOM = 20
 """Random directions that those are held against."""
 DRAWS = 200
 FILE = "descriptions.result"
+PARTS = 10
+"""Steps of progress: one for each kind of label, the others for the visualizations."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,10 @@ class Descriptions(Result):
     omitted: dict[str, str]
 
 
-def described(model: Model, given: Inputs, audit: Audit, count: int, batch_size: int, folder: Path | None) -> Audit:
+def described(
+    model: Model, given: Inputs, audit: Audit, count: int, batch_size: int, folder: Path | None,
+    report: Callable[[int], None],
+) -> Audit:  # fmt: skip
     """An audit whose suspects have labels, and the first `count` of them visualizations.
 
     Args:
@@ -65,14 +70,16 @@ def described(model: Model, given: Inputs, audit: Audit, count: int, batch_size:
         count: of visualizations.
         batch_size: images per forward pass.
         folder: where they are kept, and read if they are there already.
+        report: called with how many of the `PARTS` are done.
     """
     suspects = audit.suspects
     path = None if folder is None else folder / FILE
     held = Descriptions.load(path) if path is not None and path.is_file() else None
     if held is None or (held.count, held.suspects) != (count, tuple(s.unit for s in suspects)):
-        held = _descriptions(model, given, suspects, count, audit.seed, batch_size)
+        held = _descriptions(model, given, suspects, count, audit.seed, batch_size, report)
         if path is not None:
             held.save(path)
+    report(PARTS)
     pictured = dict(enumerate(held.visualizations))
     known = {
         (s.class_index, s.unit): (held.labels[i], pictured.get(i)) for i, s in enumerate(suspects)
@@ -89,20 +96,26 @@ def _with(suspect: Suspect, labels: tuple[Label, ...], visualization: Visualizat
 
 
 def _descriptions(
-    model: Model, given: Inputs, suspects: Sequence[Suspect], count: int, seed: int, batch_size: int
-) -> Descriptions:
+    model: Model, given: Inputs, suspects: Sequence[Suspect], count: int, seed: int, batch_size: int,
+    report: Callable[[int], None],
+) -> Descriptions:  # fmt: skip
     omitted: dict[str, str] = {}
     units = list(dict.fromkeys(s.unit for s in suspects))
     first = list(dict.fromkeys(s.unit for s in suspects[:count]))
     labels: dict[str, list[Label]] = {unit: [] for unit in units}
-    for source in (
-        by_masks(model, given, units, seed, batch_size, omitted),
-        by_classes(model, given, units, seed, batch_size),
-        by_scores(model, given, first, seed, omitted),
-    ):
-        for unit, entry in source.items():
+    kinds: tuple[Callable[[], dict[str, Label]], ...] = (
+        lambda: by_masks(model, given, units, seed, batch_size, omitted),
+        lambda: by_classes(model, given, units, seed, batch_size),
+        lambda: by_scores(model, given, first, seed, omitted),
+    )
+    for done, kind in enumerate(kinds, start=1):
+        for unit, entry in kind().items():
             labels[unit].append(entry)
-    images = _visualizations(model, suspects[:count], seed, omitted)
+        report(done)
+    rest = PARTS - len(kinds)
+    images = _visualizations(
+        model, suspects[:count], seed, omitted, lambda done, total: report(len(kinds) + rest * done // max(1, total))
+    )
     return Descriptions(
         count,
         tuple(s.unit for s in suspects),
@@ -113,16 +126,19 @@ def _descriptions(
 
 
 def _visualizations(
-    model: Model, suspects: Sequence[Suspect], seed: int, omitted: dict[str, str]
+    model: Model, suspects: Sequence[Suspect], seed: int, omitted: dict[str, str], progress: Callable[[int, int], None]
 ) -> dict[tuple[str, bool], Visualization]:
     """Unit and whether it acts by being low -> an optimized image, then a negative one; none that does not activate."""
     images: dict[tuple[str, bool], Visualization] = {}
-    for low, optimum in ((False, "positive"), (True, "negative")):
-        units = list(dict.fromkeys(s.unit for s in suspects if s.low == low))
-        if not units:
-            continue
+    both = {low: list(dict.fromkeys(s.unit for s in suspects if s.low == low)) for low in (False, True)}
+    turns = [(low, units) for low, units in both.items() if units]
+    for turn, (low, units) in enumerate(turns):
+
+        def tick(done: int, total: int, before: int = turn) -> None:
+            progress(before * total + done, len(turns) * total)
+
         try:
-            optimized = visualize(model, units, seed=seed, optimum=optimum)
+            optimized = visualize(model, units, seed=seed, optimum="negative" if low else "positive", progress=tick)
             images |= {(unit, low): image for unit, image in zip(units, optimized, strict=True) if image.status == "ok"}
         except CircuitsError as error:
             omitted["visualizations"] = str(error)

@@ -7,7 +7,7 @@ over images of other classes. Integrated gradients share that difference out amo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ class Evidence:
 
 def class_evidence(
     model: Model, spaces: Sequence[str], index: int, own: Images, others: Images, *, keep: float, steps: int,
-    batch_size: int, seed: int,
+    batch_size: int, seed: int, report: Callable[[int], None] = lambda step: None,
 ) -> dict[str, Evidence]:  # fmt: skip
     """What the units of some layers give a class; a layer that raises its log odds by nothing is left out.
 
@@ -136,6 +136,7 @@ def class_evidence(
         index: of the class.
         own: images of the class; others: of other classes.
         keep, steps, batch_size, seed: see `audit`.
+        report: called with 1 when the pixels have been asked, and with one more after each layer.
     """
     parts = None if own.annotations is None else mask_names(own, class_name(model, index))
     masks = None if own.annotations is None else object_masks(own, parts, model)
@@ -165,10 +166,14 @@ def class_evidence(
         )
         pixels = {space: tuple(_spread(part, known, len(own)) for part in both) for space, both in halves.items()}
     other_levels = levels_on(model, list(ablations), others, batch_size)
-    return {
-        space: _of_layer(ablation, space, keep, steps, masks, pixels.get(space), cells.get(space), other_levels[space])
-        for space, ablation in ablations.items()
-    }
+    report(1)
+    layers = {}
+    for done, (space, ablation) in enumerate(ablations.items(), start=2):
+        layers[space] = _of_layer(
+            ablation, space, keep, steps, masks, pixels.get(space), cells.get(space), other_levels[space]
+        )
+        report(done)
+    return layers
 
 
 def _spread(values: Tensor, known: NDArray[np.int64], count: int) -> Tensor:

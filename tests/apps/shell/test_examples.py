@@ -14,13 +14,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from apps.cli.registry import COMMANDS, load_command
 from tests.apps.small_runs import NET, at, run
+from tests.circuits.dataset.test_audit import SIDE, photographs
+from zoo.scenes.shortcuts.network import WEIGHTS
 
 SMALLER = {
+    r"^(audit|repair) mine --model mine.py:make": r"\1 cats --model cats.py:make",
+    r"--audit audit ": "--audit audited ",
+    r"--train-sae layer4": "--train-sae relu",
+    r"--layers layer3 --layers layer4": "--layers relu",
+    r"^audit googlenet-bvlc --images photographs .*": "audit scenes --images drawn --classes car --layers mixed4b",
+    r"^audit scenes --images scenes:1300": "audit scenes --images drawn --layers mixed4b",
+    r"^bench repair$": "bench repair --networks tag-bus-95",
+    r"(shortcuts/\S+):800": r"\1:160",
     r"^demo googlenet-bvlc .*": "demo --out cars",  # the photographs' own story is told in test_photo_demo
     r"inceptionv1 --weights \S+": "scenes --weights scenes.safetensors",
     r"googlenet-bvlc/mixed4d_5x5": "scenes/mixed4a_5x5",
@@ -51,11 +62,15 @@ SMALLER = {
     r"--at 5,7": "--at 3,4",
 }
 """In the text of an example -> what fits the built-in network, and costs little."""
+AUDITED = "audit cats --model cats.py:make --images photographs --annotations outlines.json --describe 0 --out audited"
 CHEAPER = {
     "atlas": "--grid 2 --icon 16 --steps 1",
     "bench circuits": "--pairs 4",
+    "audit": "--top 1 --random 3 --describe 1",
+    "bench repair": "--count 64 --judged 64 --random 2",
     "bench sae": "--steps 2 --seeds 2 --controls untrained --limit 40",
     "demo": "--n 26",
+    "repair": "--random 2",
     "polysemantic": "--n 12 --draws 5 --figures 1",
     "sae train": "--steps 3 --batch-size 64 --replace",
     "steer": "--random 1 --limit 6",
@@ -87,17 +102,20 @@ def examples() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the examples name: photographs, a network, texts, a store, SAEs."""
+    """A folder with what the examples name: photographs, networks, an audit, texts, a store, SAEs."""
     folder = tmp_path_factory.mktemp("examples")
     with at(folder):
         for line in (
-            "images scenes --n 39 --out photos", "images scenes --n 39 --seed 1 --out other-photos",
+            "images scenes --n 39 --out photos",
+            "images scenes --n 156 --out drawn", "images scenes --n 39 --seed 1 --out other-photos",
             "trace scenes/mixed4a:11 --images photos --no-score --out report",
             "label scenes --images scenes:60 --layers mixed4a",
             *(f"trace scenes/mixed4a:11 --images photos --no-score --out {name}" for name in ("first", "second")),
             "sae train scenes/mixed3b --images photos --latents 24 --k 4 --steps 3 --batch-size 64 --out parts",
             "sae train scenes/mixed3b --images photos --latents 24 --k 4 --steps 3 --batch-size 64 --out saes/parts",
             "sae train scenes/mixed4a --images photos --latents 24 --k 4 --steps 3 --batch-size 64 --out saes/mixed4c",
+            "sae train scenes/mixed3b..mixed4a --kind skip-transcoder --images photos --latents 24 --k 4 --steps 3 "
+            "--batch-size 64 --out saes/block",
             *(
                 f"sae train tales/layers.2.resid --text tales:40 --latents 24 --k 4 --steps 3 --out saes/{name}"
                 for name in ("topk", "stories", "words")
@@ -115,7 +133,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in cars:
             shutil.copy(f"photos/{file}", "cars")
         shutil.copy(f"photos/{cars[0]}", "car.png")
-        shutil.copy(f"photos/{cars[0]}", "dog.jpg")
+        for name in ("car.jpg", "dog.jpg"):
+            shutil.copy(f"photos/{cars[0]}", name)
+        shutil.copy(WEIGHTS / "tag-bus-95.safetensors", "other-seed.safetensors")
+        cats(folder)
+        ran = run(shlex.split(AUDITED))
+        assert ran.code == 0, ran
         with tarfile.open("shard-0.tar", "w") as tar:
             for row in drawn:
                 tar.add(f"photos/{row['file']}", arcname=row["file"])
@@ -131,6 +154,29 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, those in (("stories", texts), ("about", texts[1:2]), ("other", texts[2:])):
             Path(f"{name}.txt").write_text("<|endoftext|>".join(those * 20), encoding="utf-8")
     return folder
+
+
+def cats(folder: Path) -> None:
+    """A network of the user's own that knows cats by a red corner too, photographs, their outlines and groups."""
+    text = "from tests.circuits.dataset.test_audit import HandMade\n\n\ndef make():\n    return HandMade().eval()\n"
+    (folder / "cats.py").write_text(text, encoding="utf-8")
+    card = f'classes = ["cat", "dog", "bird"]\n[input]\nsize = {SIDE}\n'
+    (folder / "cats.card.toml").write_text(card, encoding="utf-8")
+    images = photographs()
+    assert images.annotations is not None
+    rows, groups, outlines = [], ["path,group"], []
+    for number, image in enumerate(images):
+        file = f"{images.label_name(number)}/{number}.png"
+        (folder / "photographs" / file).parent.mkdir(parents=True, exist_ok=True)
+        image.save(folder / "photographs" / file)
+        rows.append({"id": number, "file_name": file, "width": SIDE, "height": SIDE})
+        groups.append(f"{file},{'red' if np.asarray(image)[0, -1, 0] > 200 else 'plain'}")
+        x0, y0, x1, y1 = images.annotations[number].parts[0].box
+        outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+        outlines.append({"id": number, "image_id": number, "category_id": 0, "segmentation": outline})
+    document = {"images": rows, "categories": [{"id": 0, "name": "thing"}], "annotations": outlines}
+    (folder / "outlines.json").write_text(json.dumps(document), encoding="utf-8")
+    (folder / "groups.csv").write_text("\n".join(groups), encoding="utf-8")
 
 
 def coco(images: list[dict[str, Any]]) -> dict[str, Any]:

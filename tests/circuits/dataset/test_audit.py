@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import circuits
 from circuits.common.statistics import Estimate
-from circuits.dataset.audit.description import _balanced, by_classes, by_scores
+from circuits.dataset.audit.description import PARTS, _balanced, by_classes, by_scores
 from circuits.dataset.audit.inputs import Inputs, inputs_of
 from circuits.dataset.audit.pixels import by_object, grown
 from circuits.dataset.audit.results import Effect
@@ -255,6 +255,18 @@ def test_an_audit_that_was_stopped_goes_on_to_the_same_result(model: circuits.Mo
     assert again.save(tmp_path / "x").read_bytes() == whole.save(tmp_path / "y").read_bytes()
     with pytest.raises(CircuitsError, match="holds an audit with other top: give another folder"):
         circuits.audit(model, images, layers=["relu"], store=tmp_path / "a", top=1)
+
+
+def test_progress_is_reported_within_a_class_and_within_the_descriptions(model: circuits.Model) -> None:
+    steps: list[tuple[int, int]] = []
+    circuits.audit(
+        model, photographs(), layers=["relu"], classes=["cat"], random=2, describe=1,
+        progress=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    done, totals = zip(*steps, strict=True)
+    assert list(done) == sorted(done) and set(totals) == {done[-1]}
+    each = totals[0] - PARTS  # evidence of pixels and of a layer, backgrounds, a suspect; labels and a visualization
+    assert {1, 2, 3, 4, each, *range(each + 1, totals[0] + 1)} <= set(done)
 
 
 def test_what_does_not_fit_is_refused_in_one_line(model: circuits.Model, tmp_path: Path) -> None:
