@@ -244,7 +244,7 @@ def test_an_audit_that_was_stopped_goes_on_to_the_same_result(model: circuits.Mo
     images = photographs()
 
     def stop(done: int, total: int) -> None:
-        if done * 2 > total:
+        if done > total // 3:  # in the second class
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
