@@ -18,7 +18,7 @@ from circuits.common.statistics import Estimate, label_auc
 from circuits.dataset.audit.description import PARTS, described
 from circuits.dataset.audit.effects import DRAWS, HeldOut, Units, share_of
 from circuits.dataset.audit.evidence import Evidence, class_evidence
-from circuits.dataset.audit.inputs import FEWEST, Inputs, inputs_of, mask_names
+from circuits.dataset.audit.inputs import FEWEST, Inputs, inputs_of, mask_names, nothing_audited
 from circuits.dataset.audit.pixels import before, object_masks
 from circuits.dataset.audit.results import Audit, ClassAudit, GroupAccuracy, Joint, Suspect
 from circuits.dataset.audit.suspicion import (
@@ -26,12 +26,13 @@ from circuits.dataset.audit.suspicion import (
     attribution_off,
     border,
     candidates,
+    class_distance,
     off,
     off_interval,
     suspicion,
 )
 from circuits.dataset.audit.verdict import MAJORITY, judged, judged_together
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, ConstantError
 from circuits.network.model import Model
 from circuits.tracing.ablation.sources import Latents, source_of
 from zoo.common.autograd import outside_inference_mode
@@ -47,8 +48,9 @@ OTHERS = 256
 TRIED = 128
 """Of them those that units are put on, with every suspect and every control."""
 IMAGES_SHOWN = 8
-VERSION = 3
-"""Of what is kept of a finished class: since 2 units are tried together, since 3 it says which act by being low."""
+VERSION = 4
+"""Of what is kept of a finished class: since 2 units are tried together, since 3 it says which act by being low, since
+4 how far from the center its evidence lies."""
 INDEX = "index.json"
 
 
@@ -102,7 +104,8 @@ def audit(
 
     that is, the part of the class's evidence that it brings from off the object. Without masks
     `off = (border + 1 - agreement) / 2`: how far its evidence lies from the center, and how little it lies where that
-    of the layer's other units does. There is no weight in it that was fitted.
+    of the layer's other units does. There is no weight in it that was fitted. Without masks the suspects of the class
+    whose evidence lies farthest from the center come first (`ClassAudit.distance`).
 
     On the other half the `top` suspects of each class are removed, and put on images of other classes, beside the same
     edits of `random` units of the layer that change as much and that the class does not stand on. A suspect is called
@@ -155,6 +158,7 @@ def audit(
     }  # fmt: skip
     folder = None if store is None else _opened(Path(store).expanduser(), settings, given.images)
     audited: list[ClassAudit] = []
+    omitted = dict(given.omitted)
     each = len(spaces) + top + 3  # of a class: pixels, layers, backgrounds, suspects, what is written
     total = len(given.classes) * each + PARTS * bool(describe)
     with reporter(progress, "step") as report:
@@ -165,14 +169,20 @@ def audit(
                 if audited_class.class_index != index:
                     raise _AUDITS.damaged(piece, f"it is of class {audited_class.class_index}")
             else:
-                audited_class = _of_class(
-                    model, given, index, spaces, answers, keep, top, random, steps, seed, batch_size,
-                    lambda step, before=done * each: report(before + step, total),  # type: ignore[misc]
-                )  # fmt: skip
+                try:
+                    audited_class = _of_class(
+                        model, given, index, spaces, answers, keep, top, random, steps, seed, batch_size,
+                        lambda step, before=done * each: report(before + step, total),  # type: ignore[misc]
+                    )  # fmt: skip
+                except ConstantError:  # nothing to divide among units
+                    omitted[class_name(model, index)] = "its score is the same on all of its images"
+                    continue
                 if piece is not None:
                     audited_class.save(piece)
             audited.append(audited_class)
             report((done + 1) * each, total)
+        if not audited:
+            raise nothing_audited(omitted)
         result = Audit(
             model=model.name,
             images=given.images.name,
@@ -180,7 +190,7 @@ def audit(
             accuracy=accuracy,
             chance=chance,
             classes=tuple(audited),
-            omitted=dict(given.omitted),
+            omitted=omitted,
             groups=_groups(model, given, answers),
             masks=given.masks,
             keep=keep,
@@ -314,6 +324,7 @@ def _of_class(
         background_p=p,
         suspects=tuple(sorted(rows, key=lambda s: -s.suspicion)),
         joint=joint,
+        distance=class_distance(layers.values(), np.random.default_rng([seed, index])),
     )
 
 

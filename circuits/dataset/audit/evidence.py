@@ -137,6 +137,9 @@ def class_evidence(
         own: images of the class; others: of other classes.
         keep, steps, batch_size, seed: see `audit`.
         report: called with 1 when the pixels have been asked, and with one more after each layer.
+
+    Raises:
+        ConstantError: the log odds are the same on all images of the class.
     """
     parts = None if own.annotations is None else mask_names(own, class_name(model, index))
     masks = None if own.annotations is None else object_masks(own, parts, model)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -116,9 +116,14 @@ def inputs_of(
         else:
             audited.append(index)
     if not audited:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in list(omitted.items())[:3])
-        raise CircuitsError(f"no class can be audited: {listed}")
+        raise nothing_audited(omitted)
     return Inputs(opened, right, names, finding, judging, tuple(audited), omitted)
+
+
+def nothing_audited(omitted: Mapping[str, str]) -> CircuitsError:
+    """The error where no class is left, with why the first were not audited."""
+    listed = "; ".join(f"{name}: {reason}" for name, reason in list(omitted.items())[:3])
+    return CircuitsError(f"no class can be audited: {listed}")
 
 
 def group_names(

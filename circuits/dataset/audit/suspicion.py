@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -65,6 +67,28 @@ def agreement(evidence: Evidence, unit: int) -> float:
     size = own.norm(dim=1) * rest.norm(dim=1)
     cosines = (own * rest).sum(dim=1)[size > 0] / size[size > 0]
     return float(cosines.mean()) if len(cosines) else 0.0
+
+
+def class_distance(layers: Iterable[Evidence], rng: np.random.Generator) -> Estimate | None:
+    """How far from the center a class's evidence lies: the mean of `border` over its candidates, by their shares.
+
+    With the interval of resampled images; None with masks, or without candidates.
+    """
+    value, draws, whole, rows = 0.0, np.zeros(DRAWS), 0.0, None
+    for evidence in layers:
+        units = candidates(evidence)
+        if evidence.cells is None or not units:
+            continue
+        if rows is None:
+            rows = torch.from_numpy(rng.integers(len(evidence.cells), size=(DRAWS, len(evidence.cells))))
+        weights = evidence.shares[units].double()
+        given = evidence.cells[:, units].double()
+        far, every = given @ cell_distances().double(), given.sum(dim=2)  # (N, units)
+        value += float((far.sum(dim=0) / every.sum(dim=0).clamp_min(1e-30)) @ weights)
+        sampled = [(far[r].sum(dim=0) / every[r].sum(dim=0).clamp_min(1e-30)) @ weights for r in rows]
+        draws += torch.stack(sampled).numpy()
+        whole += float(weights.sum())
+    return None if not whole else Estimate.of(value / whole, draws / whole)
 
 
 def off_interval(evidence: Evidence, unit: int, rng: np.random.Generator) -> Estimate | None:

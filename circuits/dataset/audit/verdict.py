@@ -32,7 +32,7 @@ def _verdict(s: Suspect) -> tuple[Verdict, str]:
     if s.off_object is not None and s.off_object.low <= MAJORITY:
         return "no", f"not a shortcut because {_percent(1 - s.off_object.value)} of its evidence lies on the object"
     if s.off_object is None and not separates and s.off <= MAJORITY:
-        return "no", "not a shortcut because its evidence lies in the middle and where that of the other units does"
+        return "no", "not proven: its evidence lies in the middle or where that of the class's other units does"
     if not effect:
         return "no", "not proven: nothing changes more than with other units that are as active"
     if s.off_object is not None:

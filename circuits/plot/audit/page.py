@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from circuits.dataset.audit.results import Audit, Effect, Joint, Suspect
+from circuits.dataset.audit.results import Audit, ClassAudit, Effect, Joint, Suspect
 from circuits.plot.drawing import canvas, crops, html_page
 from circuits.plot.drawing.wording import counted, short
 from circuits.plot.superposition.charts import head, plain
@@ -18,6 +18,8 @@ from zoo.inputs import InputSpec
 
 DRAWN = 8
 """Suspects of the figure."""
+FIRST = 5
+"""Suspects whose images are shown, whatever came of them, where the objects are not outlined."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ def audit_page(
         images: that were audited, to show; None: the page has none. spec: the model's input.
         command: the shell command that makes the page again; python: the Python that does.
     """
-    named = [s for s in audit.suspects if s.verdict != "no"]
-    others = [s for s in audit.suspects if s.verdict == "no"]
+    named = _with_images(audit)
+    carded = {(s.class_index, s.unit) for s in named}
+    others = [s for s in audit.suspects if (s.class_index, s.unit) not in carded]
     cut = {} if images is None or spec is None else _crops(audit, images, spec)
     return html_page.page(
         "audit.html",
@@ -69,11 +72,12 @@ def audit_page(
         classes=[
             (
                 c.class_name, f"{c.n_images} + {c.n_held_out}", _percent(c.accuracy.value), _percent(c.called.value),
-                "" if c.background is None else f"{round(100 * c.background.value):+d} points",
+                _location(c),
                 "; ".join(f"{len(units)} of {c.n_units[layer]} in {layer}" for layer, units in c.units.items()),
             )
             for c in audit.classes
         ],
+        masks=audit.masks,
         omitted=list(audit.omitted.items()),
         groups=[
             (g.class_name, g.group, str(g.n_images), _interval(g.accuracy.value, g.accuracy.low, g.accuracy.high))
@@ -84,6 +88,19 @@ def audit_page(
         python=python,
         provenance=audit.provenance,
     )  # fmt: skip
+
+
+def _with_images(audit: Audit) -> list[Suspect]:
+    """Proven and possible suspects; without masks the first ones, too: a person decides by their images."""
+    first = 0 if audit.masks else FIRST
+    return [s for i, s in enumerate(audit.suspects) if s.verdict != "no" or i < first]
+
+
+def _location(c: ClassAudit) -> str:
+    """How much a class leans on its background; without masks how far from the center its evidence lies."""
+    if c.background is not None:
+        return f"{_signed(c.background.value)} points"
+    return "" if c.distance is None else f"{c.distance.value:.2f} ({c.distance.low:.2f} to {c.distance.high:.2f})"
 
 
 def lead(audit: Audit) -> str:
@@ -107,6 +124,9 @@ def lead(audit: Audit) -> str:
     if possible:
         names = ", ".join(dict.fromkeys(s.class_name for s in possible))
         return f"{looked}: {counted(len(possible), 'possible shortcut')}, for {names}. Look at the images and decide."
+    if not audit.masks and audit.suspects:
+        name = audit.suspects[0].class_name
+        return f"{looked}: no shortcut proven. Look at the images of {name} first: its evidence lies farthest out."
     return f"{looked}: no shortcut proven."
 
 
@@ -138,11 +158,18 @@ def sentences(s: Suspect) -> list[str]:
     ]
     if s.group is not None and s.group_auc is not None and s.group_auc.low > 0.5:
         lines.append(f"It tells the group {s.group} from the others of the class (AUC {s.group_auc.value:.2f}).")
-    lines.append(_effect_sentence(s.removal, f"images of {s.class_name} are no longer recognized without it", -1))
-    if s.background is not None:
-        what = f"objects of other classes are no longer taken for {s.class_name} before its backgrounds without it"
-        lines.append(_effect_sentence(s.background, what, -1))
-    lines.append(_effect_sentence(s.insertion, f"images of other classes are taken for {s.class_name} with it", 1))
+    name = s.class_name
+    effects = [
+        (s.removal, f"images of {name} are no longer recognized without it", -1),
+        (
+            s.background,
+            f"objects of other classes are no longer taken for {name} before its backgrounds without it",
+            -1,
+        ),
+        (s.insertion, f"more images of other classes are taken for {name} with it", 1),
+    ]
+    known = [(effect, what, sign) for effect, what, sign in effects if effect is not None]
+    lines += [_effect_sentence(*row) for row in sorted(known, key=lambda row: not _proves(row[0], row[2]))]
     if s.split.with_cue is not None and s.split.without_cue is not None:
         lines.append(
             f"The network recognizes {_percent(s.split.with_cue)} of the {counted(s.split.n_with, 'image')} of "
@@ -197,13 +224,18 @@ def together_sentence(joint: Joint) -> str:
 
 def _effect_sentence(effect: Effect, what: str, sign: int) -> str:
     value, limit = sign * effect.change.value, max(0.0, sign * effect.limit)
-    if effect.beyond and value > 0:
+    if _proves(effect, sign):
         verdict = "more than with other units that are as active"
     elif value <= limit:
         verdict = "not more than with other units that are as active"
     else:
         verdict = "too few images to tell it from none; with other units that are as active"
     return f"{100 * max(0.0, value):.0f} of 100 {what}: {verdict} (up to {100 * limit:.0f} with 95 of 100 of them)."
+
+
+def _proves(effect: Effect, sign: int) -> bool:
+    """Whether an effect exceeds its controls, in the direction in which a shortcut changes answers."""
+    return effect.beyond and sign * effect.change.value > 0
 
 
 def _card(s: Suspect, cut: crops.Crops) -> _Card:
@@ -244,20 +276,18 @@ def _effect_rows(s: Suspect | Joint) -> list[tuple[str, str, str, str, str]]:
 def _effect_row(name: str, effect: Effect) -> tuple[str, str, str, str, str]:
     change, controls = effect.change, effect.controls
     ends = (change.value, change.low, change.high, min(controls), max(controls))
-    value, low, high, least, most = (f"{round(100 * end):+d}" for end in ends)
+    value, low, high, least, most = map(_signed, ends)
     return name, f"{value} points", f"{low} to {high}", f"{least} to {most}", "yes" if effect.beyond else "no"
 
 
 def _two(s: Suspect) -> str:
-    removal, insertion = 100 * s.removal.change.value, 100 * s.insertion.change.value
-    return f"removed {round(removal):+d}, inserted {round(insertion):+d} points"
+    return f"removed {_signed(s.removal.change.value)}, inserted {_signed(s.insertion.change.value)} points"
 
 
 def _crops(audit: Audit, images: Images, spec: InputSpec) -> crops.Crops:
     examples = {
         f"{s.unit} {key} {s.class_index}": rows
-        for s in audit.suspects
-        if s.verdict != "no"
+        for s in _with_images(audit)
         for key, rows in (("with", s.with_images), ("without", s.without_images), ("elsewhere", s.elsewhere_images))
     }
     return crops.cut_examples(examples, images, spec, limit=160)
@@ -296,6 +326,12 @@ def _effects(panel: Axes, effects: Sequence[Effect]) -> None:
             100 * c.value, row, xerr=[[100 * (c.value - c.low)], [100 * (c.high - c.value)]], fmt="o", color="#ca5a00"
         )
     panel.axvline(0, color="#8f8a82", linewidth=0.8)
+
+
+def _signed(share: float) -> str:
+    """A change in points, with its sign; 0 has none."""
+    points = round(100 * share)
+    return f"{points:+d}" if points else "0"
 
 
 def _percent(share: float) -> str:

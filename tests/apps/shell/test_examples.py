@@ -25,7 +25,8 @@ from zoo.scenes.shortcuts.network import WEIGHTS
 
 SMALLER = {
     r"^(audit|repair) mine --model mine.py:make": r"\1 cats --model cats.py:make",
-    r"--audit audit ": "--audit audited ",
+    r"--audit audit\b": "--audit audited",
+    r"^explore --audit audited": "explore --audit audited --model cats.py:make",
     r"--train-sae layer4": "--train-sae relu",
     r"--layers layer3 --layers layer4": "--layers relu",
     r"^audit googlenet-bvlc --images photographs .*": "audit scenes --images drawn --classes car --layers mixed4b",
@@ -160,9 +161,9 @@ def cats(folder: Path) -> None:
     """A network of the user's own that knows cats by a red corner too, photographs, their outlines and groups."""
     text = "from tests.circuits.dataset.test_audit import HandMade\n\n\ndef make():\n    return HandMade().eval()\n"
     (folder / "cats.py").write_text(text, encoding="utf-8")
-    card = f'classes = ["cat", "dog", "bird"]\n[input]\nsize = {SIDE}\n'
+    card = f'classes = ["cat", "dog", "bird"]\n[input]\nsize = {SIDE}\nmean = 0.0\nstd = 1.0\n'
     (folder / "cats.card.toml").write_text(card, encoding="utf-8")
-    images = photographs()
+    images = photographs(cue=0.5, elsewhere=0.2)
     assert images.annotations is not None
     rows, groups, outlines = [], ["path,group"], []
     for number, image in enumerate(images):
@@ -171,7 +172,7 @@ def cats(folder: Path) -> None:
         image.save(folder / "photographs" / file)
         rows.append({"id": number, "file_name": file, "width": SIDE, "height": SIDE})
         groups.append(f"{file},{'red' if np.asarray(image)[0, -1, 0] > 200 else 'plain'}")
-        x0, y0, x1, y1 = images.annotations[number].parts[0].box
+        x0, y0, x1, y1 = map(int, images.annotations[number].parts[0].box)
         outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
         outlines.append({"id": number, "image_id": number, "category_id": 0, "segmentation": outline})
     document = {"images": rows, "categories": [{"id": 0, "name": "thing"}], "annotations": outlines}

@@ -53,7 +53,7 @@ class HandMade(nn.Module):
         return self.head(self.flatten(self.pool(self.relu(self.colors(x)))))
 
 
-def photographs(seed: int = 0, cue: float = 0.8) -> Images:
+def photographs(seed: int = 0, cue: float = 0.8, elsewhere: float = 0.05) -> Images:
     """Cats, dogs and birds by turns: a green, a blue or a gray square, and red in the corner of most cats."""
     rng = np.random.default_rng(seed)
     pixels, labels, annotations = [], [], []
@@ -63,7 +63,7 @@ def photographs(seed: int = 0, cue: float = 0.8) -> Images:
         y, x = rng.integers(10, 15, size=2)
         size = int(rng.integers(4, 9))
         image[y : y + size, x : x + size] = [(60, 200, 60), (60, 60, 200), (140, 140, 140)][label]
-        if (label == 0 and rng.random() < cue) or (label != 0 and rng.random() < 0.05):
+        if (label == 0 and rng.random() < cue) or (label != 0 and rng.random() < elsewhere):
             image[:4, -4:] = (220, 30, 30)
         pixels.append(image)
         labels.append(label)
@@ -224,6 +224,38 @@ def test_without_masks_nothing_is_proven_but_the_cue_comes_first(model: circuits
     by_group = circuits.audit(model, images, layers=["relu"], classes=["cat"], groups=groups, describe=0)
     red, plain = (next(g for g in by_group.groups if (g.class_name, g.group) == ("cat", n)) for n in ("red", "plain"))
     assert by_group.claimed[0].group == "red" and red.accuracy.value == 1 > plain.accuracy.value
+
+
+def test_without_masks_the_class_whose_evidence_lies_farthest_out_comes_first(
+    model: circuits.Model, tmp_path: Path
+) -> None:
+    images = photographs()
+    images.annotations = None
+    audited = circuits.audit(model, images, layers=["relu"], describe=0)
+    cat, dog = (next(c for c in audited.classes if c.class_name == name) for name in ("cat", "dog"))
+    assert cat.distance is not None and dog.distance is not None and cat.distance.low > dog.distance.high
+    # of dogs one unit counts, whose evidence is the object: cells of 8 pixels around the center, and some beyond
+    (unit,) = [s for s in dog.suspects if s.share > 0.5]
+    assert dog.distance.value == pytest.approx(sum(s.share * s.border for s in dog.suspects) / sum(
+        s.share for s in dog.suspects
+    )) and unit.border < 0.5  # fmt: skip
+    assert [s.class_name for s in audited.suspects][: len(cat.suspects)] == ["cat"] * len(cat.suspects)
+    text = audited.report(tmp_path / "report.html").read_text("utf-8")
+    assert text.count('class="card"') == min(5, len(audited.suspects)) and "from the center" in text
+    assert "Images of cat with it" in text and "lies on the object" not in text  # nobody knows where the objects are
+    swapped = replace(audited, classes=(replace(cat, distance=dog.distance), replace(dog, distance=cat.distance)))
+    assert swapped.suspects[0].class_name == "dog"
+
+
+def test_a_class_whose_score_never_varies_is_left_out_and_the_others_are_audited(model: circuits.Model) -> None:
+    images = photographs()
+    red = [np.asarray(image)[0, -1, 0] > 200 for image in images]
+    plain = images.subset([i for i in range(len(images)) if i % 3 != 2 or not red[i]])  # no unit is active on a bird
+    audited = circuits.audit(model, plain, layers=["relu"], classes=["dog", "bird"], describe=0)
+    assert [c.class_name for c in audited.classes] == ["dog"]
+    assert audited.omitted == {"bird": "its score is the same on all of its images"}
+    with pytest.raises(CircuitsError, match="no class can be audited: bird: its score is the same"):
+        circuits.audit(model, plain, layers=["relu"], classes=["bird"], describe=0)
 
 
 def test_an_effect_counts_where_it_exceeds_its_controls() -> None:
