@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sae.errors import FormatError, shorten
-from zoo.common.reading import check_archive, check_regular, open_file, read_text
+from zoo.common.reading import bounded_int, check_archive, check_regular, open_file, read_text
 
 _CONFIG_BYTES = 1 << 24
 
@@ -60,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         # NaN, which JSON does not have, stays readable as text, and can be written again
-        content = json.loads(read_text(path, most=_CONFIG_BYTES), parse_constant=str)
+        content = json.loads(read_text(path, most=_CONFIG_BYTES), parse_constant=str, parse_int=bounded_int)
     except FileNotFoundError as error:
         raise FormatError(f"there is no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:

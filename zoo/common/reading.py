@@ -117,7 +117,7 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is no JSON, or is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_countable)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=bounded_int)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -135,7 +135,8 @@ def _refuse(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _countable(text: str) -> int:
+def bounded_int(text: str) -> int:
+    """A whole number of a document; raises `ValueError` where it has more digits than any that is meant."""
     if len(text) > _DIGITS:
         raise ValueError(f"{text[:20]}... is too large a number: {len(text)} digits")
     return int(text)
