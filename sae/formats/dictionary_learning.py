@@ -105,7 +105,8 @@ def from_dictionary_learning(config: Mapping[str, Any], tensors: Mapping[str, Te
     m, d = values["encoder"].shape
     stated = (trainer.get("dict_size", m), trainer.get("activation_dim", d))
     if stated != (m, d):
-        raise FormatError(f"{FILES.config} has activation_dim={stated[1]}, dict_size={stated[0]}; it is {d}, {m}")
+        sizes = f"activation_dim={shorten(stated[1], 30)}, dict_size={shorten(stated[0], 30)}"
+        raise FormatError(f"{FILES.config} has {sizes}; it is {d}, {m}")
     source = {"format": NAME, "class": name, **{key: config[key] for key in ("trainer", "buffer") if key in config}}
     k = _k(values.pop("k", None), trainer) if "k" in kind.roles else None
     groups = values.pop("group_sizes", None)
