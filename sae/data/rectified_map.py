@@ -36,8 +36,9 @@ def rectified_map(
     """A transcoder whose first latents are the channels of the block's output, solved by least squares.
 
     A block ends in a ReLU. Latent c reads, from the window of the input, the linear map that is nearest to what the
-    ReLU of channel c reads, and writes channel c: `y = relu(W x + b)`, of which the k largest stay. It costs one pass
-    over the images, and `tune_on_predictions` begins well there: a linear map cannot be zero where the block is.
+    ReLU of channel c reads, and writes channel c: `y = relu(W x + b)`, of which the k largest stay. It costs
+    `rounds + 2` passes over the images, and `tune_on_predictions` begins well there: a linear map cannot be zero where
+    the block is.
 
     Args:
         pair: input and output of the block; the output is a ReLU of the model's graph.

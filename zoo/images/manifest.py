@@ -110,17 +110,23 @@ def annotate(scene: Scene) -> Annotation:
     return Annotation(scene.label, parts, scene.arrangement)
 
 
+def _inside(name: str, path: Path) -> str:
+    """A file name of a manifest: a stranger's may not have files elsewhere read, or removed."""
+    file = PurePosixPath(name)
+    if file.is_absolute() or ".." in file.parts or "\\" in name or ":" in name:
+        raise ImageError(f"{path} names an image outside its folder: {shorten(name)!r}")
+    return str(file)
+
+
 def _entry(row: Any, path: Path, classes: tuple[str, ...]) -> Entry:
-    file = PurePosixPath(row["file"])
-    if file.is_absolute() or ".." in file.parts or "\\" in row["file"] or ":" in row["file"]:
-        raise ImageError(f"{path} names an image outside its folder: {shorten(row['file'])!r}")
+    file = _inside(row["file"], path)
     if row["label"] not in classes:
         raise ImageError(f"{path} has an unknown label: {shorten(row['label'])!r}")
     parts = []
     for part in row.get("parts", []):
         x0, y0, x1, y1 = part["box"]
         parts.append(PartBox(part["name"], (x0, y0, x1, y1)))
-    return Entry(str(file), row["label"], Annotation(row["label"], tuple(parts), row.get("arrangement", "")))
+    return Entry(file, row["label"], Annotation(row["label"], tuple(parts), row.get("arrangement", "")))
 
 
 def read(path: Path) -> Manifest | None:
@@ -159,7 +165,8 @@ def _read(path: Path) -> tuple[Manifest | None, list[str]]:
         entries = tuple(_entry(row, path, classes) for row in data["images"])
         if not entries:
             raise ImageError(f"{path} lists no images")
-        return Manifest(str(data["name"]), classes, entries), data.get("unfinished", [])
+        unfinished = [_inside(name, path) for name in data.get("unfinished", [])]
+        return Manifest(str(data["name"]), classes, entries), unfinished
     except (KeyError, TypeError, ValueError) as error:
         raise ImageError(f"{path} is damaged: {type(error).__name__} {shorten(error, 60)}") from error
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, TypedDict
 
 FILES = (".html", ".json", ".png", ".jpg", ".svg", ".pdf", ".csv", ".npz", ".safetensors")
@@ -74,6 +74,9 @@ class _Inventory:
             fits(document, _Document)
         except (OSError, ValueError):
             return cls()
+        patterns = [PurePath(pattern) for pattern in document["unfinished"]]
+        if any(path.is_absolute() or not path.parts or ".." in path.parts for path in patterns):
+            return cls()  # no command of ours writes out of its folder: it is a stranger's
         return cls(document["files"], document["unfinished"])
 
     def write(self, folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from apps.cli.common import Command, CommandResult
-from apps.cli.output.folder import Outputs, in_place
+from apps.cli.output.folder import KIND, Outputs, in_place
 from apps.cli.registry import COMMANDS, load_command
 from tests.apps.small_runs import RUNS, SmallRun, SmallRuns, at, run
 from tests.apps.terminal import Cli, Ran, is_refused
@@ -108,6 +108,20 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
         assert (tmp_path / "a.png").read_bytes() == b"ours"
         (tmp_path / "b.png").write_bytes(b"ours, too")
     assert set(json.loads((tmp_path / INVENTORY).read_text("utf-8"))["files"]) == {"a.png", "b.png"}
+
+
+@pytest.mark.parametrize("pattern", ["../*", "/*", ""])
+def test_an_inventory_that_names_files_elsewhere_is_a_strangers(tmp_path: Path, pattern: str) -> None:
+    left = tmp_path / ".mine.png.abcdefgh.tmp"  # called as an unfinished file of ours
+    left.write_bytes(MINE)
+    out = tmp_path / "out"
+    out.mkdir()
+    document = {"kind": KIND, "schema": 1, "files": {}, "unfinished": [pattern]}
+    (out / INVENTORY).write_text(json.dumps(document))
+    with in_place(out, Outputs(("*.png",))):
+        (out / "a.png").write_bytes(b"ours")
+    assert left.read_bytes() == MINE
+    assert set(json.loads((out / INVENTORY).read_text("utf-8"))["files"]) == {"a.png"}
 
 
 def test_a_second_run_into_one_folder_is_refused_while_the_first_writes(tmp_path: Path) -> None:

@@ -123,6 +123,18 @@ def test_drawing_that_is_killed_while_it_replaces_images_goes_on(
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize("name", ["../thesis.txt", "{folder}/thesis.txt", "..\\thesis.txt"])
+def test_a_strangers_manifest_has_nothing_removed_elsewhere(tmp_path: Path, name: str) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("ten years of work")
+    path = export_scenes(2, tmp_path / "out")
+    described = json.loads(path.read_text())
+    path.write_text(json.dumps(described | {"unfinished": [name.format(folder=tmp_path)]}))
+    with pytest.raises(ImageError, match="outside its folder"):
+        export_scenes(2, tmp_path / "out")
+    assert thesis.read_text() == "ten years of work"
+
+
 def test_an_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_scenes(2, tmp_path / "out")
 
