@@ -29,7 +29,8 @@ class Server:
     Ways: "whole"; "truncated" (half of it, then the line is cut, unless asked to go on); "slow" (in small pieces);
     "no-range" (whole whatever was asked); "drip" (a byte at a time, ten in a second); "drip-headers"
     (the same with one header without end); "endless" (again and again, no
-    length said); "redirect" (to the address that its content is).
+    length said); "redirect" (to the address that its content is); "raw" (the content is the answer, with its head, in
+    small pieces), "raw-drip" (the same, then a byte at a time), "raw-endless" (then without end).
     """
 
     address: str
@@ -57,6 +58,9 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and way != "no-range" else 0
             if start >= len(content) > 0:
                 self.send_error(416)
+                return
+            if way.startswith("raw"):
+                self._raw(content, way)
                 return
             self.send_response(302 if way == "redirect" else 206 if start else 200)
             if way == "redirect":
@@ -90,6 +94,17 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
                     self.wfile.write(body)
             except (BrokenPipeError, ConnectionResetError):
                 pass
+
+        def _raw(self, content: bytes, way: str) -> None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                for i in range(0, len(content), 20_000):
+                    self.wfile.write(content[i : i + 20_000])
+                    time.sleep(0.06)
+                for _ in range(60 if way == "raw-drip" else 0):
+                    self.wfile.write(b"a")
+                    time.sleep(0.1)
+                while way == "raw-endless":
+                    self.wfile.write(b"a" * 65536)
 
     return Handler
 

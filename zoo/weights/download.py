@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, shorten
 from zoo.progress import Progress, reporter
 
 log = logging.getLogger(__name__)
@@ -35,33 +35,66 @@ SLOWEST = 1024.0
 """Bytes a second; a server that sends less for the time of a time-out counts as gone, so that none holds the lock."""
 
 
-class _InTime(http.client.HTTPConnection):
-    """From the connection to the last header no more time passes than the time-out.
+class _Deadline:
+    """Breaks a connection off unless it is renewed, or ended, in time; `over` says that it did.
 
-    That of a socket begins anew with each byte: a server that drips them would hold us in TLS, in a proxy's answer or
-    in the headers for as long as it likes.
+    The time-out of a socket begins anew with each byte: a server that drips them would hold us in TLS, in a proxy's
+    answer, in the headers or in those of a chunk for as long as it likes.
     """
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self.over = False
+        self._handle = connection.dup()  # a second one: TLS takes the first one away
+        self._timer: threading.Timer | None = None
+        self.renew(seconds)
+
+    def renew(self, seconds: float) -> None:
+        self._cancel()
+        self._timer = threading.Timer(seconds, self._break_off)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def end(self) -> None:
+        self._cancel()
+        self._handle.close()
+
+    def _break_off(self) -> None:
+        self.over = True
+        with contextlib.suppress(OSError):
+            self._handle.shutdown(socket.SHUT_RDWR)  # whoever waits for a byte of it wakes up
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer, to whose end there is a deadline."""
+
+    deadline: _Deadline | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.deadline is not None:
+            self.deadline.end()
+
+
+class _InTime(http.client.HTTPConnection):
+    """From the connection to the last header no more time passes than the time-out; then twice that, until renewed."""
+
+    response_class = _Answer
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._late = False
-        self._timer: threading.Timer | None = None
-        self._handle: socket.socket | None = None  # a second one: TLS takes the first one away
+        self._deadline: _Deadline | None = None
+        self._answered = False
         self._connect: Callable[..., socket.socket] = vars(self)["_create_connection"]  # http.client's own seam
         vars(self)["_create_connection"] = self._connected
 
     def _connected(self, *args: Any, **options: Any) -> socket.socket:
         connection = self._connect(*args, **options)
-        self._handle = connection.dup()
-        self._timer = threading.Timer(self.timeout or 0.0, self._end, [self._handle])
-        self._timer.daemon = True
-        self._timer.start()
+        self._deadline = _Deadline(connection, self.timeout or 0.0)
         return connection
-
-    def _end(self, handle: socket.socket) -> None:
-        self._late = True
-        with contextlib.suppress(OSError):
-            handle.shutdown(socket.SHUT_RDWR)  # whoever waits for a byte of it wakes up
 
     def connect(self) -> None:
         """Connect, with a proxy's answer and TLS.
@@ -79,10 +112,18 @@ class _InTime(http.client.HTTPConnection):
             TimeoutError: they did not come in time.
         """
         with self._in_time():
-            answer = super().getresponse()
-            if self._late:  # headers that break off count as whole there
+            self._answered = True  # the deadline is the answer's from here on, which outlives the connection
+            try:
+                answer = super().getresponse()
+            except BaseException:
+                self._answered = False
+                raise
+            assert isinstance(answer, _Answer) and self._deadline is not None
+            answer.deadline = self._deadline
+            if answer.deadline.over:  # headers that break off count as whole there
                 answer.close()
                 raise ConnectionAbortedError
+            answer.deadline.renew(2 * (self.timeout or 0.0))
         return answer
 
     @contextlib.contextmanager
@@ -91,15 +132,14 @@ class _InTime(http.client.HTTPConnection):
         try:
             yield
         except (OSError, http.client.HTTPException) as error:
-            if self._late:
+            if self._deadline is not None and self._deadline.over:
                 raise TimeoutError(f"no answer within {self.timeout:g} seconds") from error
             raise
 
     def close(self) -> None:
-        """Also the end of waiting: urllib closes a connection once the headers are there, or did not come."""
-        if self._timer is not None and self._handle is not None:
-            self._timer.cancel()
-            self._handle.close()
+        """Also the end of waiting, where no answer came."""
+        if self._deadline is not None and not self._answered:
+            self._deadline.end()
         super().close()
 
 
@@ -117,11 +157,18 @@ class _HTTPS(urllib.request.HTTPSHandler):
         return self.do_open(_InTimeTLS, req)
 
 
+class _Redirections(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, *args: Any) -> urllib.request.Request | None:
+        """Where a redirection leads; what else it says is not read, as urllib would to its end, which may not come."""
+        fp.close()
+        return super().redirect_request(req, fp, *args)
+
+
 # no ftp, file or data handler, which urllib's own opener has: a redirection cannot lead there
 _opener = urllib.request.OpenerDirector()
 for _handler in (
     urllib.request.ProxyHandler, _HTTP, _HTTPS,
-    urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPRedirectHandler, urllib.request.HTTPErrorProcessor,
+    urllib.request.HTTPDefaultErrorHandler, _Redirections, urllib.request.HTTPErrorProcessor,
     urllib.request.UnknownHandler,
 ):  # fmt: skip
     _opener.add_handler(_handler())
@@ -221,8 +268,7 @@ def _receive(url: str, part: Path, bounds: _Bounds, report: Callable[[int, int],
         with _opener.open(request, timeout=bounds.timeout) as answer:
             resumed = have > 0 and answer.status == http.HTTPStatus.PARTIAL_CONTENT
             have = have if resumed else 0
-            length = answer.headers.get("Content-Length")
-            total = have + int(length) if length and length.isdigit() else 0
+            total = have + answer.length if answer.length else 0  # none where the header is no number
             if total > bounds.limit:
                 raise bounds.too_large(url)
             log.info("fetching %s (%.0f MB)%s", url, total / 1e6, f", from byte {have}" if resumed else "")
@@ -235,17 +281,18 @@ def _receive(url: str, part: Path, bounds: _Bounds, report: Callable[[int, int],
             error.close()
             return True  # everything was here already; verification says whether it is right
         error.close()
-        raise WeightsError(f"{url} answered {error.code} {error.reason}") from error
-    except (TimeoutError, urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
-        raise WeightsError(f"cannot reach {url}: {reason or type(error).__name__}") from error
+        raise WeightsError(f"{url} answered {error.code} {shorten(error.reason, 120)}") from error
+    except (TimeoutError, urllib.error.URLError, http.client.HTTPException, ConnectionError, ValueError) as error:
+        # a ValueError: of an address, a redirection's, that is none
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise WeightsError(f"cannot reach {url}: {shorten(reason, 120)}") from error
     if total and have != total:
         raise WeightsError(f"{url} broke off after {have} of {total} bytes; call again to go on from there")
     return resumed
 
 
 def _copy(
-    answer: http.client.HTTPResponse,
+    answer: _Answer,
     write: Callable[[bytes], int],
     have: int,
     total: int,
@@ -260,6 +307,8 @@ def _copy(
             chunk = answer.read1(_CHUNK)  # what is there: `read` would wait for all of it, however slowly it comes
         except http.client.IncompleteRead as error:
             chunk = error.partial
+        if answer.deadline is not None and answer.deadline.over:
+            raise TimeoutError(f"no more than {have - before} bytes came in time; call again to go on from there")
         if not chunk:
             return have
         have += len(chunk)
@@ -270,6 +319,8 @@ def _copy(
             if have - before < SLOWEST * seconds:
                 raise TimeoutError(f"{have - before} bytes in {seconds:.0f} seconds; call again to go on from there")
             since, before = time.monotonic(), have
+            if answer.deadline is not None:
+                answer.deadline.renew(2 * bounds.timeout)
         report(have, total)
         if time.monotonic() - logged > 5:
             logged = time.monotonic()

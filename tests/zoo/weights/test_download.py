@@ -103,6 +103,43 @@ def test_headers_that_come_byte_by_byte_end_with_the_time_out(server: Server, tm
     assert fetch(url, target, verify=expecting(CONTENT)).read_bytes() == CONTENT  # the lock is free
 
 
+@pytest.mark.parametrize("head", [b"5;", b"5\r\naaaaa\r\n0\r\n"], ids=["chunk", "trailer"])
+@pytest.mark.parametrize("kept", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+def test_what_is_said_of_a_chunk_byte_by_byte_ends_too(
+    head: bytes, kept: bytes, server: Server, tmp_path: Path
+) -> None:
+    answer = b"HTTP/1.1 200 OK\r\n" + kept + b"Transfer-Encoding: chunked\r\n\r\n" + head
+    with pytest.raises(WeightsError, match=r"cannot reach .*bytes came in time; call again"):
+        fetch(server.serve("f", answer, "raw-drip"), tmp_path / "f", verify=expecting(CONTENT), timeout=0.5)
+
+
+@pytest.mark.parametrize("way", ["raw-drip", "raw-endless"])
+def test_what_else_a_redirection_says_is_not_read(server: Server, tmp_path: Path, way: str) -> None:
+    there = server.serve("there.bin", CONTENT)
+    url = server.serve("file.bin", b"HTTP/1.1 302 Found\r\nLocation: " + there.encode() + b"\r\n\r\n", way)
+    assert fetch(url, tmp_path / "file.bin", verify=expecting(CONTENT)).read_bytes() == CONTENT
+
+
+def test_a_server_that_keeps_the_connection_may_take_longer_than_the_time_out(server: Server, tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + CONTENT
+    url = server.serve("file.bin", answer, "raw")
+    assert fetch(url, tmp_path / "file.bin", verify=expecting(CONTENT), timeout=0.5).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("length", ["\xb2", "1" * 5000, "-5", "x"])
+def test_a_length_that_is_no_number_counts_as_none(length: str, server: Server, tmp_path: Path) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n".encode("latin-1") + CONTENT
+    url = server.serve("file.bin", answer, "raw")
+    assert fetch(url, tmp_path / "file.bin", verify=expecting(CONTENT)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("address", ["http://[::1/x", "http://127.0.0.1:99x/", f"http://{'a' * 70}.x/"])
+def test_a_redirection_to_no_address_is_one_line(address: str, server: Server, tmp_path: Path) -> None:
+    url = server.serve("file.bin", address.encode(), "redirect")
+    with pytest.raises(WeightsError, match=r"^cannot reach [^\n]*$"):
+        fetch(url, tmp_path / "file.bin", verify=expecting(CONTENT))
+
+
 @pytest.mark.parametrize("way", ["whole", "endless"])
 def test_no_more_is_fetched_than_is_allowed(server: Server, tmp_path: Path, way: str) -> None:
     url = server.serve("file.bin", CONTENT, way)
