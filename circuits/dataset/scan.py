@@ -38,6 +38,7 @@ from circuits.dataset.scan_store import (
     SCANS,
     SCHEMA,
     StoreError,
+    check_links,
     digest_of_manifest,
     folder_of,
     move_next,
@@ -52,6 +53,7 @@ from circuits.network.basis import basis_digest
 from circuits.network.hooks import visit
 from circuits.network.model import Model
 from zoo.common.checks import whole_number
+from zoo.common.files import tidy
 from zoo.common.stored import named, sha256
 from zoo.images.sources import Images, open_images
 from zoo.progress import Progress, reporter
@@ -169,15 +171,22 @@ def _make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / LOCK)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise StoreError(f"another scan is writing {named(folder)}; wait for it, or give another store") from error
+    except OSError as error:  # its lock is a link, or a folder
+        raise StoreError(f"the store {named(folder)} cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _prepare(folder: Path, identity: dict[str, Any], replace: bool) -> None:
     """Make the folder ready: keep what is of this scan, refuse another one, unless it may be replaced."""
+    check_links(folder)
     try:
         move_next(folder)
     except StoreError:  # its writer was killed, and a file it left is damaged
@@ -188,10 +197,8 @@ def _prepare(folder: Path, identity: dict[str, Any], replace: bool) -> None:
     if manifest is not None:
         _same(folder, manifest["asked"], identity)
         return
-    for path in sorted((folder / PARTIAL).glob("*")):
-        if path.suffix != ".safetensors":
-            path.unlink()
-            continue
+    tidy(folder / PARTIAL)
+    for path in sorted((folder / PARTIAL).glob("*.safetensors")):
         try:
             _same(folder, SCANS.read_about(path).get("asked"), identity)
         except StoreError:

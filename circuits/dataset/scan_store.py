@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from circuits.errors import CircuitsError
 from circuits.network.model import Model
 from zoo.common.reading import Count, Positive
-from zoo.common.stored import Stored
+from zoo.common.stored import Stored, named
 from zoo.networks.own import options_of
 
 SCHEMA = 1
@@ -137,12 +137,27 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def check_links(folder: Path) -> None:
+    """Refuse to write where a folder of a scan is a link, by which a stranger has files elsewhere moved or removed.
+
+    Raises:
+        StoreError: which it is.
+    """
+    for name in (LAYERS, SAMPLES, PARTIAL, NEXT, f"{NEXT}/{LAYERS}", f"{NEXT}/{SAMPLES}"):
+        if (folder / name).is_symlink():
+            raise StoreError(
+                f"{named(folder / name)} is a link to another folder, and a scan writes and removes files in its own "
+                "only. Put the folder itself there, or give another store"
+            )
+
+
 def move_next(folder: Path) -> None:
     """Put the finished scan in `next` in the place of the one before; called again it goes on where it was killed.
 
     The manifest comes last. Only files below `next` are moved, whatever its manifest lists, and of the scan before only
     those are removed that its own manifest lists.
     """
+    check_links(folder)
     aside = folder / NEXT
     coming = SCANS.read_document(aside / MANIFEST)
     if coming is None:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
@@ -159,13 +159,22 @@ def move_files(folder: Path, into: Path, last: str = "") -> None:
     """Move all files of a `scratch` folder into another, with their subfolders, each in one step; `last` comes last.
 
     Raises:
-        OSError: one cannot be moved.
+        OSError: one cannot be moved; before any is, where one would go through a link into another folder.
     """
-    for file in sorted(staged_files(folder), key=lambda path: path.name == last):
+    files = staged_files(folder)
+    for file in files:
+        if (name := linked(into, file.relative_to(folder))) is not None:
+            raise OSError(40, f"{shorten(name)} there is a link to another folder")
+    for file in sorted(files, key=lambda path: path.name == last):
         target = into / file.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         file.chmod(new_file_mode())
         file.replace(target)
+
+
+def linked(folder: Path, name: PurePath) -> PurePath | None:
+    """The folder on the way from `folder` to what it calls `name` that is a link; None where there is none."""
+    return next((parent for parent in list(name.parents)[:-1] if (folder / parent).is_symlink()), None)
 
 
 def staged_files(folder: Path) -> list[Path]:

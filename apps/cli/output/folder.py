@@ -87,11 +87,14 @@ class _Inventory:
 
     def foreign(self, folder: Path, outputs: Outputs) -> list[str]:
         """Names of the files of a command's patterns that are not ours."""
+        from zoo.common.files import linked
+
         ours = {*(outputs.known - self.files.keys()), *_matching(folder, self.unfinished)}
         return [
             name
             for name in _matching(folder, outputs.patterns)
-            if name not in ours and (name not in self.files or self.files[name] != _digest(folder / name))
+            if linked(folder, PurePath(name)) is not None  # in another folder, whatever a stranger's inventory says
+            or (name not in ours and (name not in self.files or self.files[name] != _digest(folder / name)))
         ]
 
 
@@ -242,16 +245,18 @@ def _settle(out: Path) -> None:
 
     The steps may end anywhere, and the next run begins with them again.
     """
-    from zoo.common.files import ASIDE, remove_tree, tidy
+    from zoo.common.files import ASIDE, linked, remove_tree, tidy
 
     aside, inventory = out / ASIDE, _Inventory.of(out)
     if aside.is_symlink():  # none that we made
         aside.unlink()
     nested = {Path(pattern).parent.as_posix() for pattern in inventory.unfinished} - {"."}
     for folder in {out, *(path for parent in nested for path in out.glob(parent))}:
-        tidy(folder)
+        if linked(out, (folder / "any").relative_to(out)) is None:
+            tidy(folder)
     if inventory.unfinished:
-        written = {name: _digest(out / name) for name in _matching(out, inventory.unfinished)}
+        names = [n for n in _matching(out, inventory.unfinished) if linked(out, PurePath(n)) is None]
+        written = {name: _digest(out / name) for name in names}
         if written:  # ours of before were replaced
             remove_tree(aside / "ours")
         listed = {n: d for n, d in inventory.files.items() if (out / n).exists() or (aside / "ours" / n).exists()}

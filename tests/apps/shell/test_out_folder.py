@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from apps.cli.common import Command, CommandResult
-from apps.cli.output.folder import KIND, Outputs, in_place
+from apps.cli.output.folder import KIND, Outputs, in_place, staged
 from apps.cli.registry import COMMANDS, load_command
 from tests.apps.small_runs import RUNS, SmallRun, SmallRuns, at, run
 from tests.apps.terminal import Cli, Ran, is_refused
@@ -122,6 +123,44 @@ def test_an_inventory_that_names_files_elsewhere_is_a_strangers(tmp_path: Path, 
         (out / "a.png").write_bytes(b"ours")
     assert left.read_bytes() == MINE
     assert set(json.loads((out / INVENTORY).read_text("utf-8"))["files"]) == {"a.png"}
+
+
+def _with_a_link(tmp_path: Path) -> tuple[Path, Path]:
+    """A stranger's folder with a link to a folder of the user's, whose files its inventory claims."""
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    for folder in (mine, out):
+        folder.mkdir()
+    for name in ("a.png", ".a.png.abcdefgh.tmp"):
+        (mine / name).write_bytes(MINE)
+    (out / "sub").symlink_to(mine)
+    digest = hashlib.sha256(MINE).hexdigest()
+    document = {"kind": KIND, "schema": 1, "files": {"sub/a.png": digest}, "unfinished": ["sub/*.png"]}
+    (out / INVENTORY).write_text(json.dumps(document))
+    return mine, out
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_files_behind_a_link_are_not_ours_whatever_an_inventory_says(tmp_path: Path, again: bool) -> None:
+    mine, out = _with_a_link(tmp_path)
+    with (
+        pytest.raises(CircuitsError, match="has sub/a.png, not written by circuits"),
+        in_place(out, Outputs(("*/*.png",), replace=again)),
+    ):
+        pass
+    assert {path.name: path.read_bytes() for path in mine.iterdir()} == {"a.png": MINE, ".a.png.abcdefgh.tmp": MINE}
+
+
+def test_nothing_is_written_through_a_link_in_out(tmp_path: Path) -> None:
+    mine, out = _with_a_link(tmp_path)
+    with (
+        pytest.raises(CircuitsError, match="sub there is a link to another folder"),
+        staged(out, Outputs(("b.png", "*/new.png"))) as folder,
+    ):
+        assert folder is not None
+        (folder / "b.png").write_bytes(b"ours")
+        (folder / "sub").mkdir()
+        (folder / "sub" / "new.png").write_bytes(b"ours")
+    assert not (mine / "new.png").exists() and not (out / "b.png").exists()
 
 
 def test_a_second_run_into_one_folder_is_refused_while_the_first_writes(tmp_path: Path) -> None:
