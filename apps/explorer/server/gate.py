@@ -50,7 +50,7 @@ def _name(netloc: str) -> str | None:
         _ = parts.port  # a port that is no number is refused
     except ValueError:
         return None
-    return None if "@" in netloc else parts.hostname
+    return None if set(netloc) & set("@/?#\\") else parts.hostname  # what urlsplit takes for more than a host
 
 
 def refusal(headers: Headers, allowed: Iterable[str] = ()) -> str | None:

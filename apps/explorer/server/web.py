@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
+from streamlit import config, file_util
 
 from apps import memory
 from apps.explorer.server.gate import Gate
@@ -20,6 +21,8 @@ PAGES = Path(__file__).parents[1] / "app.py"
 
 def main() -> None:
     """Serve until stopped."""
+    # `.streamlit` in the current folder may be a stranger's: its settings move the pages, or have a theme fetched
+    vars(config)["get_config_files"] = lambda name: [file_util.get_streamlit_file_path(name)]
     memory.reuse()  # before there are threads: each that is there already has an arena of its own
     app = st.App(PAGES, middleware=[Middleware(Gate, allowed=settings().allow_hosts)])
     try:

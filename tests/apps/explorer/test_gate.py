@@ -35,6 +35,7 @@ CASES: list[tuple[list[tuple[str, str]], tuple[str, ...], bool]] = [
     ([("host", "evil.example@127.0.0.1")], (), False),
     ([("host", "127.0.0.1.evil.example")], (), False),
     ([("host", "127.0.0.1:x")], (), False),
+    *(([("host", f"localhost{mark}evil.example")], (), False) for mark in "#/?\\"),
     ([("host", "0.0.0.0:8501")], (), False),  # browsers let pages reach this machine by it
     ([], (), False),
     ([("host", "lab.example"), ("origin", "https://lab.example")], ("lab.example",), True),
@@ -87,6 +88,9 @@ def test_every_page_says_what_it_may_load_and_who_may_frame_it() -> None:
 
 
 def test_the_real_server_stands_behind_the_gate(tmp_path: Path) -> None:
+    strange = tmp_path / "strange"  # the current folder, with settings for Streamlit that are not ours
+    (strange / ".streamlit").mkdir(parents=True)
+    (strange / ".streamlit" / "config.toml").write_text('[server]\nbaseUrlPath = "elsewhere"\n')
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -94,7 +98,7 @@ def test_the_real_server_stands_behind_the_gate(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as file:
         server = subprocess.Popen(
-            command.command(), env=os.environ | command.environment(), stdout=file, stderr=file,
+            command.command(), env=os.environ | command.environment(), stdout=file, stderr=file, cwd=strange,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test run in the background
         )  # fmt: skip
     try:
