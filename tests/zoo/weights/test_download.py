@@ -105,9 +105,7 @@ def test_headers_that_come_byte_by_byte_end_with_the_time_out(server: Server, tm
 
 @pytest.mark.parametrize("head", [b"5;", b"5\r\naaaaa\r\n0\r\n"], ids=["chunk", "trailer"])
 @pytest.mark.parametrize("kept", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
-def test_what_is_said_of_a_chunk_byte_by_byte_ends_too(
-    head: bytes, kept: bytes, server: Server, tmp_path: Path
-) -> None:
+def test_chunk_heads_that_come_byte_by_byte_end_too(head: bytes, kept: bytes, server: Server, tmp_path: Path) -> None:
     answer = b"HTTP/1.1 200 OK\r\n" + kept + b"Transfer-Encoding: chunked\r\n\r\n" + head
     with pytest.raises(WeightsError, match=r"cannot reach .*bytes came in time; call again"):
         fetch(server.serve("f", answer, "raw-drip"), tmp_path / "f", verify=expecting(CONTENT), timeout=0.5)
