@@ -124,10 +124,15 @@ def lead(audit: Audit) -> str:
     if possible:
         names = ", ".join(dict.fromkeys(s.class_name for s in possible))
         return f"{looked}: {counted(len(possible), 'possible shortcut')}, for {names}. Look at the images and decide."
-    if not audit.masks and audit.suspects:
-        name = audit.suspects[0].class_name
+    if (name := _farther_than_all(audit)) is not None:
         return f"{looked}: no shortcut proven. Look at the images of {name} first: its evidence lies farthest out."
     return f"{looked}: no shortcut proven."
+
+
+def _farther_than_all(audit: Audit) -> str | None:
+    """The class whose evidence lies farther out than that of every other, its interval above theirs; without masks."""
+    far = sorted(((c.distance, c.class_name) for c in audit.classes if c.distance), key=lambda row: -row[0].value)
+    return far[0][1] if len(far) > 1 and all(far[0][0].low > of.high for of, _ in far[1:]) else None
 
 
 def bounds(audit: Audit) -> list[str]:

@@ -21,6 +21,7 @@ from circuits.dataset.audit.pixels import by_object, grown
 from circuits.dataset.audit.results import Effect
 from circuits.dataset.audit.verdict import judged
 from circuits.errors import CircuitsError
+from circuits.plot.audit.page import lead
 from zoo.errors import ImageError
 from zoo.images.manifest import Annotation, PartBox
 from zoo.images.sources import Images, open_images
@@ -243,6 +244,10 @@ def test_without_masks_the_class_whose_evidence_lies_farthest_out_comes_first(
     text = audited.report(tmp_path / "report.html").read_text("utf-8")
     assert text.count('class="card"') == min(5, len(audited.suspects)) and "from the center" in text
     assert "Images of cat with it" in text and "lies on the object" not in text  # nobody knows where the objects are
+    near = replace(dog, distance=replace(dog.distance, high=cat.distance.low))  # as far, for all that is known
+    for others, named in ((dog, True), (near, False)):
+        classes = tuple(replace(c, suspects=(), joint=None) for c in (cat, others))
+        assert ("Look at the images of cat first" in lead(replace(audited, classes=classes))) == named
     swapped = replace(audited, classes=(replace(cat, distance=dog.distance), replace(dog, distance=cat.distance)))
     assert swapped.suspects[0].class_name == "dog"
 
