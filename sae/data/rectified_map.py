@@ -37,8 +37,8 @@ def rectified_map(
 
     A block ends in a ReLU. Latent c reads, from the window of the input, the linear map that is nearest to what the
     ReLU of channel c reads, and writes channel c: `y = relu(W x + b)`, of which the k largest stay. It costs
-    `rounds + 2` passes over the images, and `tune_on_predictions` begins well there: a linear map cannot be zero where
-    the block is.
+    a pass over the images, or `rounds + 2` where they do not fit into memory, and `tune_on_predictions` begins well
+    there: a linear map cannot be zero where the block is.
 
     Args:
         pair: input and output of the block; the output is a ReLU of the model's graph.
@@ -70,10 +70,12 @@ def rectified_map(
     before = VisionPair(pair.model, pair.source.layer.name, _before_relu(pair), patch=list(pair.window.size))
     sampling = fitting(before, inputs, vectors=vectors, seed=seed)
     stream = PairStream(before, inputs, sampling=sampling, progress=progress)
+    only = stream.load(0, 0) if stream.windows == 1 else None  # all fit into memory: the network runs once
 
     def batches() -> Iterator[Tensor]:
         for window in range(stream.windows):
-            rows = stream.load(0, window)  # in the order of the images, so that those of a batch are judged as a whole
+            rows = stream.load(0, window) if only is None else only
+            # in the order of the images, so that those of a batch are judged as a whole
             size = max(1, min(ROWS, len(rows) // 10))
             for part in torch.split(torch.arange(len(rows)), size):
                 yield rows[part]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -164,7 +165,7 @@ def move_files(folder: Path, into: Path, last: str = "") -> None:
     files = staged_files(folder)
     for file in files:
         if (name := linked(into, file.relative_to(folder))) is not None:
-            raise OSError(40, f"{shorten(name)} there is a link to another folder")
+            raise OSError(errno.ELOOP, f"{shorten(name)} there is a link to another folder")
     for file in sorted(files, key=lambda path: path.name == last):
         target = into / file.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
